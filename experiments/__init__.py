@@ -1,0 +1,1 @@
+"""Presets of the papers' tables and figures, shipped as the package data of ``meld.experiments``."""

@@ -1,0 +1,30 @@
+"""MELD and MELD-DS: one framework for low-resource data preprocessing with a mixture of LoRA experts."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+try:
+    __version__ = version("meld-dp")
+except PackageNotFoundError:  # a source tree that is not installed
+    __version__ = "0+source"
+
+__all__ = ["__version__", "load_results"]
+
+
+def load_results(pattern: str) -> DataFrame:
+    """Results of runs as a frame: one row per result, with the run's configuration in columns.
+
+    Args:
+        pattern: Glob of run or sweep directories, e.g. ``outputs/sweeps/*``.
+
+    Raises:
+        UserError: If nothing matches.
+    """
+    from meld.report.results import load_results as load
+
+    return load(pattern)

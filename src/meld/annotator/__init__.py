@@ -1,0 +1,1 @@
+"""Self-annotation: more labelled samples without more labels (method section 2)."""

@@ -1,0 +1,125 @@
+"""Pseudo-labels for imputation and cleaning: what the nearest labelled tuples and the table itself say."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meld.annotator.base import Surroundings, take
+from meld.annotator.threshold import confidence, fit_threshold
+from meld.retriever.cells import CellEvidence
+from meld.text import normalise
+from meld.types import Query, Sample, UnitData
+
+
+def label_values(
+    data: UnitData, around: Surroundings, precision: float, max_pseudo: int, n_neighbours: int, rng: np.random.Generator
+) -> tuple[list[Sample], dict[str, Any]]:
+    """Pseudo-label empty cells of the pool by a vote of the nearest labelled samples of the same attribute.
+
+    Args:
+        data: The unit.
+        around: Vectors of few-shot and pool queries.
+        precision: Wanted precision, measured leave-one-out on the few-shot training samples.
+        max_pseudo: Pseudo-labels at most.
+        n_neighbours: Samples that vote.
+        rng: Source of randomness.
+
+    Returns:
+        Samples, and a report of counts and the threshold.
+    """
+    by_target: dict[str, list[Sample]] = {}
+    for sample in data.train:
+        by_target.setdefault(sample.query.target or "", []).append(sample)
+    arrays = {t: np.stack([around.vectors[s.id] for s in samples]) for t, samples in by_target.items()}
+    margins: list[float] = []
+    right: list[bool] = []
+    for target, samples in by_target.items():
+        for index, sample in enumerate(samples):
+            label, margin = _vote(arrays[target][index], samples, arrays[target], n_neighbours, index)
+            if label is not None:
+                margins.append(margin)
+                right.append(normalise(label) == normalise(sample.label))
+    threshold = fit_threshold(margins, right, precision)
+    report: dict[str, Any] = {"margin_threshold": threshold, "few_shot_votes": len(margins)}
+    if threshold is None:
+        return [], {**report, "reason": "no margin is precise enough on the few-shot labels"}
+    made = []
+    for query in data.pool:
+        target = query.target or ""
+        if target not in arrays:
+            continue
+        label, margin = _vote(around.vectors[query.id], by_target[target], arrays[target], n_neighbours, None)
+        if label is not None and margin >= threshold:
+            made.append(Sample(query, label, "pseudo", confidence(margin, margins, right)))
+    made = take(made, max_pseudo, rng)
+    return made, {**report, "kept": len(made), "pool": len(data.pool)}
+
+
+def _vote(
+    vector: NDArray[np.float32], samples: list[Sample], array: NDArray[np.float32], k: int, without: int | None
+) -> tuple[str | None, float]:
+    """The winning label among the k nearest, and its lead over the runner-up as a share of the votes."""
+    similarity = array @ vector
+    if without is not None:
+        similarity = similarity.copy()
+        similarity[without] = -np.inf
+    order = [i for i in np.argsort(-similarity, kind="stable")[:k] if similarity[i] > -np.inf]
+    if not order:
+        return None, 0.0
+    votes: Counter[str] = Counter()
+    for i in order:
+        votes[samples[i].label] += max(0.0, float(similarity[i])) ** 4  # type: ignore[assignment]
+    ranked = votes.most_common(2)
+    total = sum(votes.values()) or 1.0
+    return ranked[0][0], float((ranked[0][1] - (ranked[1][1] if len(ranked) > 1 else 0.0)) / total)
+
+
+def label_repairs(
+    data: UnitData, cells: CellEvidence, precision: float, max_pseudo: int, rng: np.random.Generator
+) -> tuple[list[Sample], dict[str, Any]]:
+    """Pseudo-label cells of the pool: what the table contradicts with its suggestion, the undisputed with themselves.
+
+    Args:
+        data: A data-cleaning unit.
+        cells: Statistics of its table.
+        precision: Wanted precision of the repairs on the few-shot labels.
+        max_pseudo: Pseudo-labels at most; a quarter of them are undisputed cells.
+        rng: Source of randomness.
+
+    Returns:
+        Samples, and a report of counts and the threshold.
+    """
+    margins, right = [], []
+    for sample in (*data.train, *data.dev):
+        suggestion, weight = _suggestion(sample.query, cells)
+        if suggestion is not None:
+            margins.append(weight)
+            right.append(suggestion == sample.label)
+    threshold = fit_threshold(margins, right, precision)
+    report: dict[str, Any] = {"weight_threshold": threshold, "few_shot_suggestions": len(margins)}
+    if threshold is None:
+        return [], {**report, "reason": "no weight is precise enough on the few-shot labels"}
+    repairs, kept = [], []
+    for query in take(data.pool, 20 * max_pseudo, rng):
+        suggestion, weight = _suggestion(query, cells)
+        value = query.entities[0][query.target or ""]
+        if suggestion is not None and weight >= threshold:
+            repairs.append(Sample(query, suggestion, "pseudo", confidence(weight, margins, right)))
+        elif suggestion is None and value:
+            kept.append(Sample(query, value, "pseudo", 0.95))
+    repairs = take(repairs, max_pseudo - max_pseudo // 4, rng)
+    kept = take(kept, min(max_pseudo // 4, len(repairs)), rng)
+    return [*repairs, *kept], {**report, "repairs": len(repairs), "kept_as_they_are": len(kept)}
+
+
+def _suggestion(query: Query, cells: CellEvidence) -> tuple[str | None, float]:
+    evidence = cells.of(query)
+    if not evidence.suggestions:
+        return None, 0.0
+    own = evidence.features[2] + evidence.features[4]
+    value, weight = evidence.suggestions[0]
+    return value, float(weight - own)

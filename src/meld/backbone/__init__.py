@@ -1,0 +1,1 @@
+"""Language models: loading them, and scoring or writing answers with them."""

@@ -1,0 +1,140 @@
+"""``backbone=...``: any Hugging Face causal language model, by folder, hub name or embedded package."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+
+from meld.backbone.language_model import LanguageModel
+from meld.backbone.weights import explain_load_failure, fingerprint, resolve
+from meld.errors import UserError
+from meld.progress import quiet_libraries
+
+Decode = Literal["rank", "generate"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class HuggingFaceBackbone:
+    """A recipe for a frozen base model; :meth:`load` makes the model.
+
+    Args:
+        path: Folder, hub name or ``embedded:minilm``.
+        revision: Hub revision.
+        dtype: ``float32`` | ``bfloat16`` | ``float16``.
+        max_prompt_tokens: Budget of a rendered prompt (method section 2, Prompt budget).
+        decode: How open answers are found: ``rank`` candidates or ``generate`` and parse.
+        max_new_tokens: Length limit of a generated answer.
+        lora_targets: Names of the linear layers that get LoRA updates.
+        as_decoder: Run a BERT-style encoder as a causal decoder (``is_decoder``); the language-model head's dense
+            layer, which such checkpoints lack, starts at the identity.
+        attention: Attention implementation handed to transformers (``sdpa`` | ``eager``).
+        device: ``auto`` takes a GPU when there is one. Execution only.
+        batch_tokens: Token budget of an inference batch. Execution only.
+        config_key: Where this recipe stands in the configuration, for messages. Execution only.
+    """
+
+    EXECUTION_ONLY: ClassVar[frozenset[str]] = frozenset({"device", "batch_tokens", "config_key", "path", "revision"})
+    # path and revision are represented in keys by the fingerprint of the weights instead
+
+    def __init__(
+        self,
+        path: str,
+        revision: str | None = None,
+        dtype: str = "float32",
+        max_prompt_tokens: int = 1024,
+        decode: Decode = "generate",
+        max_new_tokens: int = 64,
+        lora_targets: Sequence[str] = ("q_proj", "v_proj"),
+        as_decoder: bool = False,
+        attention: str = "sdpa",
+        device: str = "auto",
+        batch_tokens: int = 4096,
+        config_key: str = "backbone.path",
+    ) -> None:
+        self.path = path
+        self.revision = revision
+        self.dtype = dtype
+        self.max_prompt_tokens = max_prompt_tokens
+        self.decode = decode
+        self.max_new_tokens = max_new_tokens
+        self.lora_targets = tuple(lora_targets)
+        self.as_decoder = as_decoder
+        self.attention = attention
+        self.device = device
+        self.batch_tokens = batch_tokens
+        self.config_key = config_key
+
+    def fingerprint(self) -> str:
+        """Identity of the weights, part of every key that depends on them."""
+        return fingerprint(self.path, self.revision)
+
+    def tokenizer(self) -> Any:
+        """The tokenizer alone.
+
+        Raises:
+            UserError: If the model cannot be found.
+        """
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(resolve(self.path), revision=self.revision)
+        except (OSError, ValueError) as error:
+            raise explain_load_failure(self.path, self.config_key, error) from error
+
+    def load(self) -> LanguageModel:
+        """Load the frozen model.
+
+        Returns:
+            The model in evaluation mode, all parameters frozen.
+
+        Raises:
+            UserError: If the model is neither a folder nor reachable, or the number format is unknown.
+        """
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        if self.dtype not in _DTYPES:
+            raise UserError(
+                f"{self.dtype!r} is no number format for weights.",
+                where=f"{self.config_key.rpartition('.')[0]}.dtype",
+                fix=f"choose one of {', '.join(_DTYPES)}",
+            )
+        source = resolve(self.path)
+        try:
+            config = AutoConfig.from_pretrained(source, revision=self.revision)
+            if self.as_decoder:
+                config.is_decoder = True
+            with quiet_libraries():
+                model: Any = AutoModelForCausalLM.from_pretrained(
+                    source,
+                    revision=self.revision,
+                    config=config,
+                    dtype=_DTYPES[self.dtype],
+                    attn_implementation=self.attention,
+                )
+        except (OSError, ValueError) as error:
+            raise explain_load_failure(self.path, self.config_key, error) from error
+        if self.as_decoder:
+            _start_head_at_identity(model)
+        model.requires_grad_(False)
+        model.eval()
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        return LanguageModel(model.to(device), self.tokenizer(), name=self.path)
+
+
+def _start_head_at_identity(model: Any) -> None:
+    """Replace the randomly initialised dense layer of a BERT language-model head by the identity.
+
+    Sentence encoders are published without the head; a random layer would also differ from process to process.
+    """
+    head = model.cls.predictions
+    dense = head.transform.dense
+    with torch.no_grad():
+        dense.weight.copy_(torch.eye(dense.out_features, dense.in_features))
+        dense.bias.zero_()
+        head.transform.LayerNorm.weight.fill_(1.0)
+        head.transform.LayerNorm.bias.zero_()
+        head.bias.zero_()
+        if getattr(head, "decoder", None) is not None and head.decoder.bias is not None:
+            head.decoder.bias.zero_()

@@ -1,0 +1,58 @@
+"""Directory names from overrides, so that the same command finds its own work again."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+_LONGEST = 80
+
+
+def is_multirun(argv: Sequence[str]) -> bool:
+    """Whether Hydra is asked for a multirun."""
+    return any(word in {"-m", "--multirun"} for word in argv)
+
+
+def overrides_of(argv: Sequence[str]) -> list[str]:
+    """The ``key=value`` words of a command line, without flags and their arguments."""
+    takes_argument = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--info", "-i"}
+    found = []
+    skip = False
+    for word in argv:
+        if skip:
+            skip = False
+        elif word in takes_argument:
+            skip = True
+        elif not word.startswith("-") and "=" in word or word.startswith("~"):
+            found.append(word)
+    return found
+
+
+def directory_name(overrides: Sequence[str], ignored: Sequence[str] = ()) -> str:
+    """A readable, unique name: the overrides in order of their keys, and a short hash.
+
+    Args:
+        overrides: As on the command line.
+        ignored: Keys that do not belong in the name.
+    """
+    kept = sorted(o for o in overrides if not _key(o).startswith(("hydra.", "paths.", *ignored)))
+    whole = ",".join(kept)
+    slug = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", whole).strip("_")[:_LONGEST] or "default"
+    return f"{slug}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").partition("=")[0]
+
+
+def constant_keys(overrides: Sequence[str]) -> list[str]:
+    """Keys of overrides that are the same in every job of a multirun.
+
+    Raises:
+        OverrideParseException: For an override that Hydra cannot read.
+    """
+    parsed = OverridesParser.create().parse_overrides(overrides=list(overrides))
+    return [o.get_key_element().lstrip("+~") for o in parsed if not o.is_sweep_override()]

@@ -1,0 +1,56 @@
+"""``meld VERB ...``: everything but running the pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from meld.errors import UserError
+from meld.report.console import results_table
+from meld.report.results import find_runs, read_results
+from meld.report.status import status_table
+from meld.report.sweep import build
+
+
+def run_verb(verb: str, words: Sequence[str]) -> int:
+    """Carry out a verb.
+
+    Args:
+        verb: Its name.
+        words: What follows it.
+
+    Returns:
+        Exit code.
+
+    Raises:
+        UserError: For wrong arguments or a directory that holds nothing of the kind.
+    """
+    if len(words) != 1:
+        raise UserError(f"meld {verb} takes one directory.", fix=f"meld {verb} outputs/runs/NAME")
+    directory = Path(words[0])
+    if not directory.is_dir():
+        raise UserError(f"There is no directory {directory}.", fix="give a run or sweep directory below outputs/")
+    if verb == "status":
+        Console().print(status_table(directory))
+        return 0
+    show_report(directory)
+    return 0
+
+
+def show_report(directory: Path) -> None:
+    """Write a directory's report again, print its results and where the report is."""
+    page = build(directory)
+    console = Console()
+    for run in find_runs(directory):
+        console.print(results_table(read_results(run), all_metrics=False))
+    console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def show_sweep(directory: Path) -> None:
+    """After a sweep: the comparison of its jobs, or what became of them if none finished."""
+    if any((job / "results.json").is_file() for job in directory.iterdir()):
+        show_report(directory)
+    elif any((job / "status.json").is_file() for job in directory.iterdir()):
+        Console().print(status_table(directory))

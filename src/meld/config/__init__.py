@@ -1,0 +1,1 @@
+"""Configuration: the schema, presets, composing, checking, and building objects from it."""

@@ -1,0 +1,139 @@
+"""What every engine offers, and answering prompts with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meld.backbone.language_model import Encoded, LanguageModel, batches_by_length
+from meld.errors import UserError
+from meld.progress import Progress
+from meld.types import Prompt
+
+
+class MixtureModel(Protocol):
+    """A base model with experts on it.
+
+    Attributes:
+        experts: Names of the experts, in the order of the gates' columns.
+        lm: The language model, for tokenising.
+    """
+
+    experts: tuple[str, ...]
+    lm: LanguageModel
+
+    def option_log_probs(self, batch: Sequence[Encoded], gates: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Total log-probabilities of each item's options under its own mixture.
+
+        Args:
+            batch: Encoded prompts with options.
+            gates: Shape (batch, experts).
+        """
+        ...
+
+    def generate(self, prompts: Sequence[Prompt], gates: NDArray[np.float64], max_new_tokens: int) -> list[str]:
+        """Texts written greedily, each under its own mixture."""
+        ...
+
+    def close(self) -> None:
+        """Leave the base model as it was."""
+        ...
+
+
+class Engine(Protocol):
+    """A way to run mixtures."""
+
+    def open(self, lm: LanguageModel, adapters: Mapping[str, Path]) -> MixtureModel:
+        """Put experts on a base model.
+
+        Args:
+            lm: The frozen base model.
+            adapters: Expert name to adapter folder (PEFT layout).
+
+        Raises:
+            UserError: If an adapter does not belong on this base.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came back for one prompt.
+
+    Attributes:
+        log_probs: Total log-probability of each option, in the prompt's order; empty when text was written.
+        text: What was written; empty when options were ranked.
+    """
+
+    log_probs: tuple[float, ...] = ()
+    text: str = ""
+
+    @property
+    def probabilities(self) -> NDArray[np.float64]:
+        """Softmax over the options, shape (n_options,)."""
+        scores = np.array(self.log_probs)
+        shifted = np.exp(scores - scores.max()) if len(scores) else scores
+        result: NDArray[np.float64] = shifted / shifted.sum() if len(scores) else shifted
+        return result
+
+
+def ask(
+    model: MixtureModel,
+    prompts: Sequence[Prompt],
+    gates: NDArray[np.float64],
+    batch_tokens: int,
+    max_new_tokens: int,
+    progress: Progress,
+    what: str = "answer",
+) -> list[Reply]:
+    """Answer prompts, each under its own mixture, in batches of similar length.
+
+    Prompts with options are ranked; prompts without are answered by writing.
+
+    Args:
+        model: Base model with experts.
+        prompts: Rendered questions.
+        gates: Shape (n, experts).
+        batch_tokens: Token budget of a batch.
+        max_new_tokens: Length limit of written answers.
+        progress: The display.
+        what: Name of this step for the display.
+
+    Returns:
+        One reply per prompt, in order.
+    """
+    progress.begin(what, len(prompts))
+    replies = [Reply()] * len(prompts)
+    ranked = [i for i, prompt in enumerate(prompts) if prompt.options]
+    encoded = {i: model.lm.encode(prompts[i]) for i in ranked}
+    for batch in batches_by_length([encoded[i].length for i in ranked], batch_tokens):
+        rows = [ranked[i] for i in batch]
+        for row, scores in zip(rows, model.option_log_probs([encoded[i] for i in rows], gates[rows]), strict=True):
+            replies[row] = Reply(log_probs=tuple(float(s) for s in scores))
+        progress.advance(len(rows))
+    open_ended = [i for i, prompt in enumerate(prompts) if prompt.options is None]
+    lengths = [model.lm.count(prompts[i].text) + max_new_tokens for i in open_ended]
+    for batch in batches_by_length(lengths, batch_tokens):
+        rows = [open_ended[i] for i in batch]
+        for row, text in zip(rows, model.generate([prompts[i] for i in rows], gates[rows], max_new_tokens), strict=True):
+            replies[row] = Reply(text=text)
+        progress.advance(len(rows))
+    return replies
+
+
+def check_base(name: str, recorded: str, lm: LanguageModel) -> None:
+    """Refuse an adapter that was trained on another base model.
+
+    Raises:
+        UserError: If the recorded base differs.
+    """
+    if recorded != lm.name:
+        raise UserError(
+            f"The expert {name!r} was trained on {recorded}, not on {lm.name}.",
+            fix=f"run with backbone.path={recorded}, or train the expert again on {lm.name}",
+        )

@@ -1,0 +1,348 @@
+"""Strict scores with bootstrap intervals: predictions and hidden labels in, measured numbers out.
+
+Conventions shared by all tasks:
+
+* The queries scored are those of ``gold``: a query that has no prediction counts as an unanswered one, so that leaving
+  hard questions out never raises a score. (Blocking scores only the queries that have a true partner.)
+* ``status == "invalid"`` and ``output is None`` are the same thing: no answer, hence wrong.
+* A ratio whose denominator is zero is 0, in the point estimate and in every resample (scikit-learn's
+  ``zero_division=0``).
+* Intervals are 95 % bootstrap percentile intervals (Efron and Tibshirani 1993, chapter 13) over queries; over *tuples*
+  for cell tasks, because the cells of one tuple depend on each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from meld.text import normalise
+from meld.types import Gold, Prediction, Score
+
+RESAMPLES = 1000
+MATCH = "match"
+ERROR = "error"
+
+Counts = npt.NDArray[np.int64]
+Values = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class _Ratio:
+    """A metric that is a function of summed counts: ``Σ counts·top / Σ counts·bottom``.
+
+    Attributes:
+        metric: Name as printed.
+        top: Weights of the count columns in the numerator.
+        bottom: Weights of the count columns in the denominator.
+        n: How many queries or cells it is computed over; by default the value of the denominator.
+        main: Whether it is the task's headline metric.
+    """
+
+    metric: str
+    top: tuple[float, ...]
+    bottom: tuple[float, ...]
+    n: int | None = None
+    main: bool = False
+
+
+def score(
+    task: str,
+    predictions: Sequence[Prediction],
+    gold: Gold,
+    dirty: Mapping[str, str],
+    seed: int,
+    *,
+    records: int | None = None,
+) -> list[Score]:
+    """Score one unit with its task's metrics.
+
+    Args:
+        task: ``em`` | ``blk`` | ``di`` | ``ed`` | ``dc``.
+        predictions: At most one per query.
+        gold: Exactly the queries that are scored (the test split), with their acceptable answers.
+        dirty: Query id to the cell's value before cleaning; read by ``dc`` only.
+        seed: Seeds the resampling.
+        records: Size of the table that blocking searches; gives ``blk`` its candidate ratio.
+
+    Returns:
+        The main metric first.
+
+    Raises:
+        ValueError: For an unknown task, a query predicted twice, a prediction without a gold label (except ``blk``),
+            or a ``dc`` query without its dirty value.
+    """
+    if task == "em":
+        return pair_scores(predictions, gold, seed)
+    if task == "blk":
+        return blocking_scores(predictions, gold, seed, records=records)
+    if task == "di":
+        return imputation_scores(predictions, gold, seed)
+    if task == "ed":
+        return detection_scores(predictions, gold, seed)
+    if task == "dc":
+        return cleaning_scores(predictions, gold, dirty, seed)
+    raise ValueError(f"no metric for task {task!r}; known: em, blk, di, ed, dc")
+
+
+def pair_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
+    """F1 of ``match`` (main), precision, recall and accuracy of binary pair decisions.
+
+    Convention of the Magellan and DeepMatcher benchmarks (Mudgal et al. 2018): F1 of the positive class. A pair
+    without a valid answer is wrong whatever the truth is: a false negative on a true match and a false *positive* on a
+    true mismatch. F1 does not see true negatives, so without the latter a model that answers only when it sees a match
+    would get its silence for free.
+    """
+    return _positive_class(predictions, gold, seed, positive=MATCH, group=lambda query_id: query_id)
+
+
+def detection_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
+    """F1 of ``error`` over all cells (main), precision, recall and accuracy; resampled by tuple.
+
+    Convention of Raha (Mahdavi et al. 2019): cells pooled over the columns. Cells without a valid answer are wrong in
+    the sense of :func:`pair_scores`.
+    """
+    return _positive_class(predictions, gold, seed, positive=ERROR, group=tuple_of)
+
+
+def blocking_scores(
+    predictions: Sequence[Prediction], gold: Gold, seed: int, *, records: int | None = None, k: int = 10
+) -> list[Score]:
+    """recall@1 (main), recall@k, and the candidate ratio when the size of the searched table is known.
+
+    Per query, as retrieval is asked per tuple: recall@k is the share of queries that have a partner for which at least
+    one partner is among the first k options. (DeepBlocker, Thirumuruganathan et al. 2021, pools recall over pairs
+    instead; the two agree when each tuple has one partner.) The candidate ratio is what recall@k costs: candidates
+    kept over all pairs of a query and a record.
+
+    Args:
+        predictions: Options best first; the output stands for the first option where a prediction lists none. May hold
+            queries without a partner, which are not scored.
+        gold: Query id to the records of all its partners.
+        seed: Seeds the resampling.
+        records: Size of the searched table.
+        k: Depth of the second recall.
+    """
+    answers = _index(predictions, None)
+    queries = [query_id for query_id in gold if gold[query_id]]
+    rows: list[tuple[int, ...]] = []
+    for query_id in queries:
+        ranked = _ranking(answers.get(query_id))
+        partners = set(gold[query_id])
+        rows.append((bool(partners & set(ranked[:1])), bool(partners & set(ranked[:k])), len(ranked[:k]), 1))
+    n = len(queries)
+    ratios = [
+        _Ratio("recall@1", (1, 0, 0, 0), (0, 0, 0, 1), n, main=True),
+        _Ratio(f"recall@{k}", (0, 1, 0, 0), (0, 0, 0, 1), n),
+    ]
+    if records:
+        ratios.append(_Ratio("candidate_ratio", (0, 0, 1, 0), (0, 0, 0, records), n))
+    return _measure(queries, rows, 4, ratios, seed)
+
+
+def imputation_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
+    """Accuracy (main) by normalised exact match, and candidate recall where options were ranked.
+
+    Values are equal when :func:`meld.text.normalise` makes them so (strip, lower case, collapsed spaces), as in IPM
+    (Mei et al. 2021), and no alias table is applied. Candidate recall, the ceiling of ranking, is the share of all
+    queries whose gold value is among the options.
+    """
+    answers = _index(predictions, gold)
+    rows: list[tuple[int, ...]] = []
+    for query_id, accepted in gold.items():
+        prediction = answers.get(query_id)
+        values = {normalise(value) for value in accepted}
+        output = _output(prediction)
+        right = output is not None and bool(normalise(output)) and normalise(output) in values
+        rows.append((right, _offered(prediction, values), 1))
+    n = len(gold)
+    ratios = [_Ratio("accuracy", (1, 0, 0), (0, 0, 1), n, main=True)]
+    if any(prediction.options for prediction in answers.values()):
+        ratios.append(_Ratio("candidate_recall", (0, 1, 0), (0, 0, 1), n))
+    return _measure(list(gold), rows, 3, ratios, seed)
+
+
+def cleaning_scores(predictions: Sequence[Prediction], gold: Gold, dirty: Mapping[str, str], seed: int) -> list[Score]:
+    """F1 of repairs (main), precision, recall, accuracy on attempted errors and candidate recall; resampled by tuple.
+
+    Convention of Baran (Mahdavi and Abedjan 2020): P = right repairs / repairs made, R = right repairs / all errors,
+    whichever cells a detector flagged. Equality is :func:`meld.text.normalise`'s, for errors, repairs and their
+    correctness alike:
+
+    * an *error* is a cell whose dirty value differs from every acceptable value;
+    * a *repair* is a valid output that differs from the dirty value; an invalid answer changes nothing in the table,
+      so it is none;
+    * a repair is *right* when it equals an acceptable value of an erroneous cell; an empty output never is.
+
+    ``repair_accuracy`` is right repairs over repaired errors: how good repairing is apart from detection.
+    ``candidate_recall`` is the share of all errors whose gold value was among the options: the ceiling of recall when
+    options were ranked.
+
+    Args:
+        predictions: Cells that were not asked may be missing or ``skipped``.
+        gold: Every cell of the test split, not only those some detector flagged.
+        dirty: Query id to the value before cleaning, for every query of ``gold``.
+        seed: Seeds the resampling.
+
+    Raises:
+        ValueError: If a dirty value is missing.
+    """
+    missing = [query_id for query_id in gold if query_id not in dirty]
+    if missing:
+        raise ValueError(f"{len(missing)} cells have no dirty value, the first is {missing[0]}")
+    answers = _index(predictions, gold)
+    rows: list[tuple[int, ...]] = []
+    for query_id, accepted in gold.items():
+        prediction = answers.get(query_id)
+        values = {normalise(value) for value in accepted}
+        before = normalise(dirty[query_id])
+        output = _output(prediction)
+        after = None if output is None else normalise(output)
+        error = before not in values
+        made = after is not None and after != before
+        right = error and made and bool(after) and after in values
+        rows.append((right, made, error, error and made, error and _offered(prediction, values)))
+    ratios = [
+        _Ratio("f1", (2, 0, 0, 0, 0), (0, 1, 1, 0, 0), len(gold), main=True),
+        _Ratio("precision", (1, 0, 0, 0, 0), (0, 1, 0, 0, 0)),
+        _Ratio("recall", (1, 0, 0, 0, 0), (0, 0, 1, 0, 0)),
+        _Ratio("repair_accuracy", (1, 0, 0, 0, 0), (0, 0, 0, 1, 0)),
+    ]
+    if any(prediction.options for prediction in answers.values()):
+        ratios.append(_Ratio("candidate_recall", (0, 0, 0, 0, 1), (0, 0, 1, 0, 0)))
+    return _measure([tuple_of(query_id) for query_id in gold], rows, 5, ratios, seed)
+
+
+def is_correct(task: str, prediction: Prediction, gold: Sequence[str]) -> bool:
+    """Whether one answer is right, by the equality its task's metric uses; for marking rows of a prediction table.
+
+    Args:
+        task: ``em`` | ``blk`` | ``di`` | ``ed`` | ``dc``.
+        prediction: The answer.
+        gold: The acceptable answers. A ``dc`` cell is right when its output is the clean value.
+    """
+    if task == "blk":
+        return bool(set(_ranking(prediction)[:1]) & set(gold))
+    output = _output(prediction)
+    if output is None:
+        return False
+    if task in ("di", "dc"):
+        return bool(normalise(output)) and normalise(output) in {normalise(value) for value in gold}
+    return output in gold
+
+
+def tuple_of(query_id: str) -> str:
+    """The tuple a cell query ``<unit>/<row>/<column>`` is about, as ``<unit>/<row>``; other ids are their own group."""
+    parts = query_id.split("/", 2)
+    return "/".join(parts[:2]) if len(parts) == 3 else query_id
+
+
+def bootstrap(
+    groups: Sequence[str], counts: Counts, metric: Callable[[Values], Values], seed: int, resamples: int = RESAMPLES
+) -> tuple[Values, Values]:
+    """95 % percentile intervals of functions of summed counts, resampling whole groups.
+
+    Groups with equal counts are interchangeable, so a resample is a multinomial draw over the *distinct* count rows:
+    the same distribution as drawing groups, at a cost that does not grow with their number, and independent of the
+    order of the queries.
+
+    Args:
+        groups: Group of each row, length n.
+        counts: Shape ``(n, m)``.
+        metric: From sums, shape ``(r, m)``, to values, shape ``(r, metrics)``.
+        seed: Seeds the draws.
+        resamples: Number of resamples r.
+
+    Returns:
+        Lower and upper ends, each of shape ``(metrics,)``; equal to the point estimate when there is no row to
+        resample.
+    """
+    if len(groups) == 0:
+        point = metric(np.zeros((1, counts.shape[1])))[0]
+        return point, point
+    _, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
+    summed = np.zeros((int(index.max()) + 1, counts.shape[1]), dtype=np.int64)
+    np.add.at(summed, index, counts)
+    distinct, often = np.unique(summed, axis=0, return_counts=True)
+    total = int(often.sum())
+    draws = np.random.default_rng(seed).multinomial(total, often / total, size=resamples)
+    values = metric((draws @ distinct).astype(np.float64))
+    low, high = np.percentile(values, [2.5, 97.5], axis=0)
+    return low, high
+
+
+def _positive_class(
+    predictions: Sequence[Prediction], gold: Gold, seed: int, *, positive: str, group: Callable[[str], str]
+) -> list[Score]:
+    answers = _index(predictions, gold)
+    rows: list[tuple[int, ...]] = []
+    for query_id, accepted in gold.items():
+        output = _output(answers.get(query_id))
+        truth = positive in accepted
+        said = output == positive if output is not None else not truth  # no answer: whatever is wrong
+        right = output is not None and output in accepted
+        rows.append((truth and said, said, truth, right, 1))
+    n = len(gold)
+    ratios = [
+        _Ratio("f1", (2, 0, 0, 0, 0), (0, 1, 1, 0, 0), n, main=True),
+        _Ratio("precision", (1, 0, 0, 0, 0), (0, 1, 0, 0, 0)),
+        _Ratio("recall", (1, 0, 0, 0, 0), (0, 0, 1, 0, 0)),
+        _Ratio("accuracy", (0, 0, 0, 1, 0), (0, 0, 0, 0, 1), n),
+    ]
+    return _measure([group(query_id) for query_id in gold], rows, 5, ratios, seed)
+
+
+def _measure(
+    groups: Sequence[str], rows: Sequence[tuple[int, ...]], width: int, ratios: Sequence[_Ratio], seed: int
+) -> list[Score]:
+    counts: Counts = np.asarray(rows, dtype=np.int64).reshape(len(rows), width)
+    top = np.asarray([ratio.top for ratio in ratios], dtype=np.float64).T
+    bottom = np.asarray([ratio.bottom for ratio in ratios], dtype=np.float64).T
+
+    def metric(sums: Values) -> Values:
+        above, below = sums @ top, sums @ bottom
+        return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+    totals: Values = counts.sum(axis=0, keepdims=True).astype(np.float64)
+    point, denominators = metric(totals)[0], (totals @ bottom)[0]
+    low, high = bootstrap(groups, counts, metric, seed)
+    return [
+        Score(
+            metric=ratio.metric,
+            value=float(point[i]),
+            n=ratio.n if ratio.n is not None else round(float(denominators[i])),
+            low=float(low[i]),
+            high=float(high[i]),
+            main=ratio.main,
+        )
+        for i, ratio in enumerate(ratios)
+    ]
+
+
+def _index(predictions: Sequence[Prediction], gold: Gold | None) -> dict[str, Prediction]:
+    answers: dict[str, Prediction] = {}
+    for prediction in predictions:
+        if prediction.query_id in answers:
+            raise ValueError(f"query {prediction.query_id} is predicted twice")
+        if gold is not None and prediction.query_id not in gold:
+            raise ValueError(f"query {prediction.query_id} has a prediction but no gold label")
+        answers[prediction.query_id] = prediction
+    return answers
+
+
+def _output(prediction: Prediction | None) -> str | None:
+    return None if prediction is None or prediction.status == "invalid" else prediction.output
+
+
+def _ranking(prediction: Prediction | None) -> tuple[str, ...]:
+    output = _output(prediction)
+    if prediction is None or prediction.status == "invalid":
+        return ()
+    return prediction.options or ((output,) if output is not None else ())
+
+
+def _offered(prediction: Prediction | None, values: set[str]) -> bool:
+    return prediction is not None and any(normalise(option) in values for option in prediction.options)

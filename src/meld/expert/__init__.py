@@ -1,0 +1,1 @@
+"""Experts: the frozen base model with one LoRA adapter per unit."""

@@ -1,0 +1,223 @@
+"""``expert=lora``: trains one LoRA adapter on the samples of one unit, loss on answer tokens only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import lightning as L
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor
+
+from meld.backbone.language_model import Encoded, LanguageModel
+from meld.backbone.lora import lora_parameters, save_adapter, set_adapter_state, with_lora
+from meld.encoder.contrastive import linear_decay
+from meld.progress import Progress
+from meld.seeds import derive
+from meld.trainer.fit import LightningTrainer, SeededData
+
+Objective = Literal["answer", "ranking", "both"]
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One training example.
+
+    Attributes:
+        encoded: The prompt and the answers: the label first, then wrong candidates (none for open answers without candidates).
+        weight: Weight in the loss.
+    """
+
+    encoded: Encoded
+    weight: float = 1.0
+
+
+class LitExpert(L.LightningModule):
+    """Trains the adapter of a wrapped language model.
+
+    Args:
+        lm: A language model with one trainable adapter (:func:`meld.backbone.lora.attach_lora`).
+        objective: ``answer``: mean negative log-likelihood per answer token, as in the papers. ``ranking``: softmax
+            cross-entropy over the total log-probabilities of label and candidates, which is how ``decode=rank`` uses the model.
+            ``both``: their sum.
+        lr: Peak learning rate.
+        weight_decay: AdamW's.
+        total_steps: Length of the learning-rate schedule.
+    """
+
+    def __init__(
+        self, lm: LanguageModel, objective: Objective, lr: float, weight_decay: float, total_steps: int
+    ) -> None:
+        super().__init__()
+        self.lm = lm
+        self.model = lm.model
+        self.objective = objective
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.total_steps = total_steps
+        # Checkpoints hold the adapter alone; the frozen base is the same in every one.
+        self.strict_loading = False
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what is trained."""
+        trained = {f"model.{name}" for name in lora_parameters(self.lm)}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
+
+    def loss(self, batch: Sequence[Lesson]) -> Tensor:
+        """Weighted mean loss of a batch."""
+        ranking = self.objective != "answer"
+        items = [lesson.encoded for lesson in batch]
+        if not ranking:
+            items = [Encoded(item.prompt, item.options[:1]) for item in items]
+        losses = []
+        for item, scores in zip(items, self.lm.option_log_probs(items), strict=True):
+            loss = torch.zeros((), device=scores.device)
+            if self.objective != "ranking" or len(scores) == 1:
+                loss = loss - scores[0] / len(item.options[0])
+            if ranking and len(scores) > 1:
+                loss = loss - scores.log_softmax(dim=0)[0]
+            losses.append(loss)
+        weights = torch.tensor([lesson.weight for lesson in batch], device=losses[0].device)
+        return (torch.stack(losses) * weights).sum() / weights.sum()
+
+    def training_step(self, batch: Sequence[Lesson], batch_idx: int) -> Tensor:
+        """One batch."""
+        loss = self.loss(batch)
+        self.log("train/loss", loss, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: Sequence[Lesson], batch_idx: int) -> None:
+        """Loss on dev, for early stopping."""
+        self.log("dev/loss", self.loss(batch), batch_size=len(batch), on_epoch=True, sync_dist=True)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW on the adapter, linear decay."""
+        parameters = list(lora_parameters(self.lm).values())
+        optimizer = torch.optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay)
+        schedule = linear_decay(optimizer, self.total_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class LoraExpert:
+    """How experts are trained.
+
+    Args:
+        rank: LoRA rank r.
+        alpha: LoRA alpha; updates are scaled by alpha / r.
+        dropout: Dropout on the adapter's input.
+        objective: See :class:`LitExpert`.
+        lr: Peak learning rate.
+        weight_decay: AdamW's.
+        epochs: Passes over the samples when an expert is initialised.
+        batch_size: Samples per step on each device.
+        accumulate: Batches per optimisation step.
+        patience: Epochs without a better dev loss before stopping.
+        train_candidates: Wrong candidates shown beside the label under ``ranking``.
+        max_samples: Samples an expert is initialised on at most; None for all.
+        view_dropout: Share of training samples that show the query without what encoder-only meta-path steps attach, so
+            that the expert answers with and without.
+    """
+
+    EXECUTION_ONLY: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(
+        self,
+        rank: int = 16,
+        alpha: float = 32.0,
+        dropout: float = 0.05,
+        objective: Objective = "answer",
+        lr: float = 1e-4,
+        weight_decay: float = 0.0,
+        epochs: int = 3,
+        batch_size: int = 8,
+        accumulate: int = 1,
+        patience: int = 1,
+        train_candidates: int = 7,
+        max_samples: int | None = None,
+        view_dropout: float = 0.25,
+    ) -> None:
+        self.rank = rank
+        self.alpha = alpha
+        self.dropout = dropout
+        self.objective: Objective = objective
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.accumulate = accumulate
+        self.patience = patience
+        self.train_candidates = train_candidates
+        self.max_samples = max_samples
+        self.view_dropout = view_dropout
+
+    def fit(
+        self,
+        lm: LanguageModel,
+        targets: Sequence[str],
+        lessons: Sequence[Lesson],
+        dev: Sequence[Lesson],
+        out: Path,
+        work: Path,
+        trainer: LightningTrainer,
+        seed: int,
+        what: str,
+        progress: Progress,
+        logger: Logger | None = None,
+        start: dict[str, Tensor] | None = None,
+        epochs: int | None = None,
+        lr_factor: float = 1.0,
+    ) -> dict[str, float]:
+        """Train an adapter and write it in PEFT's layout.
+
+        Args:
+            lm: The frozen base model; it is clean again afterwards.
+            targets: Names of the linear layers to adapt.
+            lessons: Training examples.
+            dev: Dev examples for early stopping; may be empty.
+            out: Folder for the adapter.
+            work: Folder for checkpoints.
+            trainer: Fits the module.
+            seed: Seeds initialisation, order and dropout.
+            what: Name for the progress display.
+            progress: The display.
+            logger: Where metrics go.
+            start: Adapter weights to continue from; fresh if None.
+            epochs: Passes over the examples; this expert's own number by default.
+            lr_factor: Multiplies the learning rate (refinement trains more gently).
+
+        Returns:
+            How many examples were used, and the dev loss before and after.
+        """
+        passes = self.epochs if epochs is None else epochs
+        with with_lora(lm, targets, self.rank, self.alpha, self.dropout, derive(seed, "init")) as wrapped:
+            if start is not None:
+                set_adapter_state(wrapped, start)
+            steps = -(-len(lessons) // (self.batch_size * self.accumulate)) * passes
+            module = LitExpert(wrapped, self.objective, self.lr * lr_factor, self.weight_decay, max(1, steps))
+            before = self._dev_loss(module, dev)
+            if lessons and passes:
+                data = SeededData(lessons, dev, self.batch_size, derive(seed, "order"), lambda x: x.encoded.length)
+                wrapped.model.train()
+                trainer.fit(
+                    module, data, epochs=passes, seed=derive(seed, "dropout"), work=work, what=what, progress=progress,
+                    logger=logger, monitor="dev/loss", patience=self.patience, accumulate=self.accumulate,
+                )
+            wrapped.model.eval()
+            after = self._dev_loss(module, dev)
+            save_adapter(wrapped, out)
+        return {"examples": len(lessons), "dev_examples": len(dev), "dev_loss_before": before, "dev_loss_after": after}
+
+    def _dev_loss(self, module: LitExpert, dev: Sequence[Lesson]) -> float:
+        """Mean dev loss in evaluation mode; nan without a dev set."""
+        if not dev:
+            return float("nan")
+        module.lm.model.eval()
+        total = 0.0
+        with torch.no_grad():
+            for at in range(0, len(dev), self.batch_size):
+                chunk = dev[at : at + self.batch_size]
+                total += float(module.loss(chunk)) * len(chunk)
+        return round(total / len(dev), 6)

@@ -1,0 +1,1 @@
+"""From router weights to the mixture of experts that answers a query."""

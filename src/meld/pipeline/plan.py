@@ -1,0 +1,520 @@
+"""The plan of a run: every stage for every unit as a node with its key, known before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from meld.annotator.base import Annotator
+from meld.backbone.huggingface import HuggingFaceBackbone
+from meld.config.build import build
+from meld.config.validate import STAGES
+from meld.dataset.base import Dataset, Source
+from meld.dataset.io import digest_unit, save_gold, save_unit
+from meld.encoder.contrastive import ContrastiveEncoder
+from meld.engine.base import Engine
+from meld.expert.lora import LoraExpert
+from meld.metapath.policies import MetaPathPolicy
+from meld.pipeline.workshop import Workshop
+from meld.refine.base import Refiner
+from meld.retriever.base import Retriever
+from meld.router.base import Router
+from meld.seeds import derive
+from meld.selector.base import Selector
+from meld.selector.meld_ds import MeldDS
+from meld.serializer.base import Serializer
+from meld.stages import annotate, encode, evaluate, infer, init, metapath, refine, route, select, serialize
+from meld.stages.base import Context, read_json, write_json
+from meld.stages.paths import possible_steps
+from meld.store.keys import component_spec, digest, file_digest
+from meld.store.store import Store
+from meld.task.base import Task
+from meld.trainer.fit import LightningTrainer
+from meld.types import UnitData
+
+Run = Callable[[Context, Workshop], None]
+
+PART_OF = {
+    "index": "encode", "features": "select", "influence": "select", "pick": "select", "gold": "evaluate", "baseline": "evaluate",
+}
+"""Artifacts that belong to a stage of the chain under a name of their own."""
+
+DATA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Node:
+    """One artifact to be made.
+
+    Attributes:
+        stage: Kind of the artifact, the folder below the store.
+        unit: The unit it is about; ``suite`` for artifacts of all units.
+        key: Hash of everything below.
+        inputs: Nodes it reads, by the name under which the stage finds them.
+        config: What of the configuration it depends on.
+        seed: Seed derived from the run's seed, the stage and the unit.
+        run: Makes it.
+        trains: Whether it trains with Lightning, so that ``trainer.isolate`` runs it in a process of its own.
+    """
+
+    stage: str
+    unit: str
+    key: str
+    inputs: Mapping[str, Node]
+    config: Mapping[str, Any]
+    seed: int
+    run: Run = field(repr=False, compare=False)
+    trains: bool = False
+
+    @property
+    def id(self) -> str:
+        """``<stage>:<unit>``, unique within a plan."""
+        return f"{self.stage}:{self.unit}"
+
+    @property
+    def chain_stage(self) -> str:
+        """The stage of the chain it belongs to, as ``until`` and ``force`` name it."""
+        return PART_OF.get(self.stage, self.stage)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All nodes of a run in an order in which they can be made.
+
+    Attributes:
+        nodes: Inputs come before the nodes that read them.
+        units: The units, in the order of the suite.
+        experts: Units with an expert.
+        synthetic: Datasets that the project made itself.
+        workshop: Shared models.
+        trainer: Fits modules.
+        backbone: The experts' base model.
+        notes: What loading the data had to handle.
+        load_data: Loads a unit's visible data without the store.
+    """
+
+    nodes: tuple[Node, ...]
+    units: tuple[str, ...]
+    experts: tuple[str, ...]
+    synthetic: tuple[str, ...]
+    workshop: Workshop
+    trainer: LightningTrainer
+    backbone: HuggingFaceBackbone
+    notes: tuple[str, ...]
+    load_data: Callable[[str], UnitData]
+
+    def node(self, id_: str) -> Node:
+        """The node with an id."""
+        return next(node for node in self.nodes if node.id == id_)
+
+    def wanted(self, until: str | None) -> tuple[Node, ...]:
+        """Nodes up to and including a stage of the chain, without those that nothing wanted reads."""
+        if until is None:
+            return self.nodes
+        last = STAGES.index(until)
+        return tuple(node for node in self.nodes if STAGES.index(node.chain_stage) <= last)
+
+
+@dataclass(frozen=True)
+class Components:
+    """Everything the configuration builds, apart from datasets and tasks."""
+
+    serializer: Serializer
+    encoder: ContrastiveEncoder
+    retriever: Retriever
+    annotator: Annotator
+    backbone: HuggingFaceBackbone
+    proxy: HuggingFaceBackbone
+    expert: LoraExpert
+    metapath: MetaPathPolicy
+    selector: Selector
+    refine: Refiner
+    router: Router
+    mixer: infer.Mixer
+    engine: Engine
+    trainer: LightningTrainer
+
+
+def build_components(tree: Mapping[str, Any]) -> Components:
+    """Build the components of a configuration.
+
+    Args:
+        tree: The resolved configuration as plain containers.
+    """
+    allow = tuple(tree.get("allow") or ())
+    names = list(Components.__dataclass_fields__)
+    built = {name: build(tree[name], allow=allow, place=name) for name in names}
+    return Components(**built)
+
+
+def make_plan(tree: Mapping[str, Any], store: Store) -> Plan:
+    """Plan a run.
+
+    Loads datasets whose content is not known yet (their digests are remembered in the store), computes nothing else.
+
+    Args:
+        tree: The resolved, validated configuration as plain containers.
+        store: Where artifacts are.
+
+    Raises:
+        UserError: If data or weights are missing or unusable.
+    """
+    return _Planner(tree, store).plan()
+
+
+class _Planner:
+    def __init__(self, tree: Mapping[str, Any], store: Store) -> None:
+        self.tree = tree
+        self.store = store
+        self.seed = int(tree["seed"])
+        self.c = build_components(tree)
+        allow = tuple(tree.get("allow") or ())
+        self.tasks: dict[str, Task] = {n: build(cfg, allow=allow, place=f"tasks.{n}") for n, cfg in tree["tasks"].items()}
+        self.datasets: dict[str, Dataset] = {
+            n: build(cfg, allow=allow, place=f"datasets.{n}") for n, cfg in tree["datasets"].items()
+        }
+        self.workshop = Workshop(self.tasks, self.c.serializer, self.c.encoder)
+        self.nodes: dict[str, Node] = {}
+        self.sources: dict[str, Callable[[], Source]] = {}
+        self.spec = {
+            name: component_spec(tree[name]) for name in Components.__dataclass_fields__ if isinstance(tree[name], Mapping)
+        }
+        self.weights = {name: getattr(self.c, name).fingerprint() for name in ("encoder", "backbone", "proxy")}
+        self.notes: list[str] = []
+
+    def add(
+        self, stage: str, unit: str, version: int, inputs: Mapping[str, Node], config: Mapping[str, Any], run: Run,
+        trains: bool = False, seed: int | None = None,
+    ) -> Node:
+        seed = derive(self.seed, stage, unit) if seed is None else seed
+        key = digest(stage, version, dict(config), {name: node.key for name, node in inputs.items()}, seed)
+        node = Node(stage, unit, key, dict(inputs), dict(config), seed, run, trains)
+        self.nodes[node.id] = node
+        return node
+
+    def get(self, stage: str, unit: str = "suite") -> Node:
+        return self.nodes[f"{stage}:{unit}"]
+
+    # -- data ---------------------------------------------------------------------------------------------------------
+
+    def data(self) -> None:
+        """One ``data`` and one ``gold`` node per unit, keyed by content: hidden labels change the key of ``gold`` alone."""
+        for name, dataset in self.datasets.items():
+            digests, load = self._digests(name, dataset)
+            self.sources[name] = load
+            for unit, (visible, hidden) in digests.items():
+                self.add("data", unit, DATA_VERSION, {}, {"content": visible}, _save_data(load, unit), seed=0)
+                self.add("gold", unit, DATA_VERSION, {}, {"content": hidden}, _save_gold(load, unit), seed=0)
+
+    def _digests(self, name: str, dataset: Dataset) -> tuple[dict[str, tuple[str, str]], Callable[[], Source]]:
+        """Content digests of a dataset's units, remembered by configuration and file contents."""
+        loaded: list[Source] = []
+
+        def load() -> Source:
+            if not loaded:
+                loaded.append(dataset.load())
+            return loaded[0]
+
+        cache = self.store.root / ".sources"
+        files = [file_digest(path, cache) for path in dataset.files()]
+        key = digest("source", DATA_VERSION, component_spec(self.tree["datasets"][name]), files)
+        remembered = cache / f"{key}.json"
+        if remembered.is_file():
+            content = read_json(remembered)
+        else:
+            source = load()
+            content = {
+                "units": {u: [digest_unit(d), digest("gold", _plain_gold(source, u))] for u, d in source.units.items()},
+                "notes": list(source.notes),
+            }
+            cache.mkdir(parents=True, exist_ok=True)
+            partial = remembered.with_suffix(".partial")
+            write_json(partial, content)
+            partial.replace(remembered)
+        self.notes += [f"{name}: {note}" for note in content["notes"]]
+        return {u: (d[0], d[1]) for u, d in content["units"].items()}, load
+
+    # -- chain --------------------------------------------------------------------------------------------------------
+
+    def plan(self) -> Plan:
+        """All nodes."""
+        self.data()
+        self.units = tuple(node.unit for node in self.nodes.values() if node.stage == "data")
+        self.experts = tuple(u for u in self.units if self.task(u).solver == "llm")
+        for unit in self.units:
+            self.serialize(unit)
+        self.encode()
+        for unit in self.units:
+            self.index(unit)
+        for unit in self.units:
+            self.annotate(unit)
+        for unit in self.experts:
+            self.init(unit)
+        for unit in self.experts:
+            self.metapath(unit)
+        if self.spec["selector"]["_target_"] != "meld.selector.none.NoSelector":
+            for unit in self.experts:
+                self.select(unit)
+        for unit in self.experts:
+            self.refine(unit)
+        if self.experts:
+            self.route()
+        # Error detection answers before data cleaning, which asks about the cells it flags.
+        for unit in sorted(self.units, key=lambda u: self.task(u).solver != "encoder"):
+            self.infer(unit)
+        for unit in self.units:
+            self.evaluate(unit)
+        synthetic = tuple(name for name, dataset in self.datasets.items() if dataset.synthetic)
+        order = {stage: i for i, stage in enumerate(STAGES)}
+        nodes = sorted(self.nodes.values(), key=lambda node: order[node.chain_stage])
+        return Plan(
+            tuple(nodes), self.units, self.experts, synthetic, self.workshop, self.c.trainer, self.c.backbone,
+            tuple(self.notes), lambda unit: self.sources[unit.rpartition(".")[0]]().units[unit],
+        )
+
+    def task(self, unit: str) -> Task:
+        """The unit's task."""
+        return self.tasks[unit.rpartition(".")[2]]
+
+    def task_spec(self, unit: str) -> dict[str, Any]:
+        """What of the task's configuration matters."""
+        return component_spec(self.tree["tasks"][unit.rpartition(".")[2]])
+
+    def unit_inputs(self, *units: str, annotated: bool = True) -> dict[str, Node]:
+        """What :meth:`Workshop.unit` needs for units."""
+        inputs = {"encode": self.get("encode")}
+        for unit in units:
+            inputs[f"data:{unit}"] = self.get("data", unit)
+            inputs[f"index:{unit}"] = self.get("index", unit)
+            if annotated:
+                inputs[f"annotate:{unit}"] = self.get("annotate", unit)
+        return inputs
+
+    def serialize(self, unit: str) -> None:
+        def run(context: Context, shop: Workshop) -> None:
+            serialize.run(context, self.c.serializer, self.task(unit))
+
+        config = {"serializer": self.spec["serializer"], "task": self.task_spec(unit)}
+        self.add("serialize", unit, serialize.VERSION, {"data": self.get("data", unit)}, config, run)
+
+    def encode(self) -> None:
+        def run(context: Context, shop: Workshop) -> None:
+            encode.run(context, self.c.encoder, self.c.trainer)
+
+        inputs = {f"serialize:{u}": self.get("serialize", u) for u in self.units if self.c.encoder.trains_on(u)}
+        config = {"encoder": self.spec["encoder"], "weights": self.weights["encoder"], "trainer": self.spec["trainer"]}
+        self.add("encode", "suite", encode.VERSION, inputs, config, run, trains=True)
+
+    def index(self, unit: str) -> None:
+        def run(context: Context, shop: Workshop) -> None:
+            encode.run_index(context, self.c.encoder)
+
+        inputs = {"serialize": self.get("serialize", unit), "encode": self.get("encode")}
+        self.add("index", unit, encode.INDEX_VERSION, inputs, {"max_length": self.c.encoder.max_length}, run, seed=0)
+
+    def annotate(self, unit: str) -> None:
+        def run(context: Context, shop: Workshop) -> None:
+            encoded = context.inputs["encode"]
+            annotate.run(
+                context, shop.unit(context, unit), self.c.annotator, self.c.retriever, self.tasks,
+                lambda: shop.embedder(encoded),
+            )
+
+        inputs = self.unit_inputs(unit, annotated=False)
+        donors = annotate.donors(unit, self.units)
+        inputs |= {f"donor:{donor}": self.get("data", donor) for donor in donors}
+        config = {
+            "annotator": self.spec["annotator"],
+            "retriever": self.spec["retriever"],
+            "serializer": self.spec["serializer"],
+            "tasks": {u: self.task_spec(u) for u in sorted({unit, *donors})},
+        }
+        self.add("annotate", unit, annotate.VERSION, inputs, config, run)
+
+    def asking(self, *units: str) -> dict[str, Any]:
+        """What prompts and answers of units depend on."""
+        return {
+            "serializer": self.spec["serializer"],
+            "backbone": self.spec["backbone"],
+            "weights": self.weights["backbone"],
+            "tasks": {u: self.task_spec(u) for u in sorted(units)},
+        }
+
+    def steps(self, unit: str, llm: bool) -> tuple[str, ...]:
+        """Possible steps of a unit's path: with or without those that ask a language model."""
+        if not self.c.metapath.max_path:
+            return ()
+        found = possible_steps(unit, self.units, self.experts if llm else ())
+        return tuple(u for u in found if u in self.experts or self.task(u).solver == "encoder")
+
+    def init(self, unit: str) -> None:
+        steps = self.steps(unit, llm=False)
+
+        def run(context: Context, shop: Workshop) -> None:
+            init.run(
+                context, shop.questions(context, unit, self.c.backbone), {u: shop.unit(context, u) for u in steps}, steps,
+                self.c.metapath, self.c.expert, self.c.backbone, shop.model(self.c.backbone), self.c.trainer,
+            )
+
+        config = {
+            **self.asking(unit),
+            "expert": self.spec["expert"],
+            "trainer": self.spec["trainer"],
+            "seed_paths": self.c.metapath.seeds(self.task(unit).name, steps),
+        }
+        self.add("init", unit, init.VERSION, self.unit_inputs(unit, *steps), config, run, trains=True)
+
+    def metapath(self, unit: str) -> None:
+        steps = self.steps(unit, llm=True)
+
+        def run(context: Context, shop: Workshop) -> None:
+            questions = {u: shop.questions(context, u, self.c.backbone) for u in (unit, *steps)}
+            metapath.run(context, questions, unit, steps, self.c.metapath, self.c.backbone, shop.model(self.c.backbone))
+
+        inputs = self.unit_inputs(unit, *steps)
+        inputs |= {f"init:{u}": self.get("init", u) for u in (unit, *steps) if u in self.experts}
+        config = {**self.asking(unit, *steps), "metapath": self.spec["metapath"]}
+        self.add("metapath", unit, metapath.VERSION, inputs, config, run)
+
+    def select(self, unit: str) -> None:
+        selector = self.c.selector
+        without_c = {name: value for name, value in self.spec["selector"].items() if name != "c"}
+        proxy = {
+            "serializer": self.spec["serializer"], "proxy": self.spec["proxy"], "weights": self.weights["proxy"],
+            "task": self.task_spec(unit),
+        }
+
+        def features(context: Context, shop: Workshop) -> None:
+            model = shop.model(self.c.proxy) if selector.needs_losses else None
+            select.run_features(
+                context, selector, shop.questions(context, unit, self.c.proxy),
+                shop.questions(context, unit, self.c.proxy, with_demos=False), model, shop.embedder(context.inputs["encode"]),
+            )
+
+        def influence(context: Context, shop: Workshop) -> None:
+            assert isinstance(selector, MeldDS)
+            select.run_influence(
+                context, selector, shop.questions(context, unit, self.c.proxy), self.c.proxy, shop.model(self.c.proxy),
+                self.c.expert, self.c.trainer, selector.max_warm_up,
+            )
+
+        def pick(context: Context, shop: Workshop) -> None:
+            select.run_pick(context, selector, shop.unit(context, unit).data.train)
+
+        base = {**self.unit_inputs(unit), "metapath": self.get("metapath", unit)}
+        needs = {
+            "embeddings": selector.needs_features, "losses": selector.needs_losses,
+            "quality": self.spec["selector"].get("quality") if selector.needs_losses else None,
+        }
+        measured = self.add("features", unit, select.VERSION, base, {**proxy, **needs}, features)
+        inputs = {**base, "features": measured}
+        if selector.needs_influence:
+            config = {
+                **proxy, "selector": without_c, "expert": self.spec["expert"], "trainer": self.spec["trainer"],
+            }
+            inputs["influence"] = self.add("influence", unit, select.VERSION, inputs, config, influence, trains=True)
+        self.add("pick", unit, select.VERSION, inputs, {"selector": self.spec["selector"]}, pick)
+
+    def refine(self, unit: str) -> None:
+        def run(context: Context, shop: Workshop) -> None:
+            questions = {u: shop.questions(context, u, self.c.backbone) for u in self.experts}
+            refine.run(
+                context, questions, unit, self.c.refine, self.c.expert, self.c.backbone, shop.model(self.c.backbone),
+                self.c.trainer,
+            )
+
+        inputs = self.unit_inputs(*self.experts)
+        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in self.experts}
+        inputs["init"] = self.get("init", unit)
+        if f"pick:{unit}" in self.nodes:
+            inputs["pick"] = self.get("pick", unit)
+        config = {
+            **self.asking(*self.experts), "refine": self.spec["refine"], "expert": self.spec["expert"],
+            "trainer": self.spec["trainer"],
+        }
+        self.add("refine", unit, refine.VERSION, inputs, config, run, trains=True)
+
+    def route(self) -> None:
+        router = self.c.router
+
+        def run(context: Context, shop: Workshop) -> None:
+            if router.needs_answers:
+                questions = {u: shop.questions(context, u, self.c.backbone) for u in self.experts}
+                model = shop.model(self.c.backbone)
+            else:
+                questions, model = {}, None
+            route.run(
+                context, questions, router, self.c.backbone, model, self.c.trainer, getattr(router, "queries_per_unit", 0)
+            )
+
+        inputs = self.unit_inputs(*self.experts)
+        for u in self.experts:
+            inputs[f"refine:{u}"] = self.get("refine", u)
+            inputs[f"metapath:{u}"] = self.get("metapath", u)
+        config = {**self.asking(*self.experts), "router": self.spec["router"], "trainer": self.spec["trainer"]}
+        self.add("route", "suite", route.VERSION, inputs, config, run, trains=True)
+
+    def infer(self, unit: str) -> None:
+        if self.task(unit).solver == "encoder":
+            def encoder(context: Context, shop: Workshop) -> None:
+                infer.run_encoder(context, shop.unit(context, unit))
+
+            self.add("infer", unit, infer.VERSION, self.unit_inputs(unit), {"task": self.task_spec(unit)}, encoder)
+            return
+        steps = self.steps(unit, llm=True)
+
+        def run(context: Context, shop: Workshop) -> None:
+            questions = {u: shop.questions(context, u, self.c.backbone) for u in (unit, *steps) if u in self.experts}
+            infer.run_llm(
+                context, questions, {u: shop.unit(context, u) for u in steps}, unit, steps, self.c.router, self.c.mixer,
+                self.c.engine, self.c.backbone, shop.model(self.c.backbone),
+            )
+
+        inputs = self.unit_inputs(unit, *steps)
+        inputs |= {f"refine:{u}": self.get("refine", u) for u in self.experts}
+        inputs |= {f"init:{u}": self.get("init", u) for u in steps if u in self.experts}
+        inputs |= {"route": self.get("route"), "metapath": self.get("metapath", unit)}
+        flags = f"infer:{unit.rpartition('.')[0]}.ed"
+        if getattr(self.task(unit), "cells", None) == "flagged" and flags in self.nodes:
+            inputs["flags"] = self.nodes[flags]
+        config = {**self.asking(unit, *steps), "mixer": self.spec["mixer"], "engine": self.spec["engine"]}
+        self.add("infer", unit, infer.VERSION, inputs, config, run)
+
+    def evaluate(self, unit: str) -> None:
+        def baselines(context: Context, shop: Workshop) -> None:
+            evaluate.run_baselines(context, shop.embedder(None))
+
+        def run(context: Context, shop: Workshop) -> None:
+            evaluate.run(context, context.seed % 2**32)
+
+        data = {"data": self.get("data", unit)}
+        config = {"weights": self.weights["encoder"], "max_length": self.c.encoder.max_length}
+        simple = self.add("baseline", unit, evaluate.BASELINE_VERSION, data, config, baselines, seed=0)
+        inputs = {**data, "gold": self.get("gold", unit), "infer": self.get("infer", unit), "baseline": simple}
+        # The bootstrap's seed does not depend on the run's, so that intervals of several seeds are comparable.
+        self.add("evaluate", unit, evaluate.VERSION, inputs, {}, run, seed=derive("bootstrap", unit))
+
+
+def _save_data(load: Callable[[], Source], unit: str) -> Run:
+    def run(context: Context, shop: Workshop) -> None:
+        save_unit(load().units[unit], context.out)
+
+    return run
+
+
+def _save_gold(load: Callable[[], Source], unit: str) -> Run:
+    def run(context: Context, shop: Workshop) -> None:
+        save_gold(load().gold[unit], context.out / "gold.parquet")
+
+    return run
+
+
+def _plain_gold(source: Source, unit: str) -> dict[str, Sequence[str]]:
+    return {id_: list(answers) for id_, answers in sorted(source.gold[unit].items())}
+
+
+def artifact(store: Store, node: Node) -> Path:
+    """Where a node's artifact is or will be."""
+    return store.path(node.stage, node.key)

@@ -1,0 +1,300 @@
+"""Carrying out a plan, and writing the run directory."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch.loggers import Logger
+from rich.console import Console
+
+from meld.config.build import build
+from meld.config.tree import config_hash
+from meld.errors import UserError
+from meld.logger.base import LightningSink, MetricLogger, MetricSink
+from meld.pipeline.display import Display
+from meld.pipeline.plan import Node, Plan, artifact, make_plan
+from meld.report.html import write_report
+from meld.report.results import Cost, Row, rows_of, write_costs, write_environment, write_json, write_results
+from meld.stages.base import Context, read_json
+from meld.store.store import Draft, Store
+from meld.types import Score
+
+
+def identity(tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, Any]:
+    """What identifies a run for people: the options chosen and the papers' numbers, flat.
+
+    Args:
+        tree: The resolved configuration.
+        choices: Group to option, as composed.
+    """
+    groups = (
+        "suite", "encoder", "retriever", "annotator", "backbone", "expert", "metapath", "selector", "refine", "router",
+        "mixer", "engine", "trainer", "serializer", "transfer",
+    )
+    numbers = (
+        "seed", "data_seed", "k", "B", "c", "n_demos", "sigma", "tau", "lambda1", "lambda2", "damping", "max_path",
+    )
+    flat: dict[str, Any] = {"method": tree["system"]}
+    flat |= {name: choices[name] for name in groups if name in choices}
+    flat |= {"proxy": choices.get("backbone@proxy", "")}
+    flat |= {name: tree[name] for name in numbers}
+    return flat
+
+
+class RunRecord:
+    """The run directory: status while it runs, results when it is done.
+
+    Args:
+        folder: The directory; made if absent.
+        command: The command that repeats the run.
+    """
+
+    def __init__(self, folder: Path, command: str) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._status: dict[str, Any] = {
+            "state": "running", "stage": "", "done": 0, "total": 0, "started": _now(), "updated": _now(), "command": command,
+            "error": None, "pid": os.getpid(), "host": socket.gethostname(),
+        }
+
+    def update(self, **fields: Any) -> None:
+        """Change the status and write it."""
+        self._status |= {**fields, "updated": _now()}
+        write_json(self.folder / "status.json", self._status)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def execute(
+    tree: Mapping[str, Any],
+    shown: Mapping[str, Any],
+    choices: Mapping[str, str],
+    folder: Path,
+    command: str,
+    console: Console,
+    group: str | None = None,
+) -> Path:
+    """Carry out a run.
+
+    Args:
+        tree: The resolved, validated configuration as plain containers.
+        shown: The same without secrets, for records and loggers.
+        choices: Group to option, as composed.
+        folder: The run directory.
+        command: The command that repeats the run.
+        console: Where to draw.
+        group: The sweep's name; None outside a sweep.
+
+    Returns:
+        The run directory.
+
+    Raises:
+        UserError: If data or weights are missing or unusable, or a stage cannot be carried out.
+    """
+    record = RunRecord(folder, command)
+    record.update()
+    try:
+        store = Store(Path(tree["paths"]["store"]))
+        plan = make_plan(tree, store)
+        for note in plan.notes:
+            console.print(f"[dim]{note}[/dim]", highlight=False)
+        nodes = plan.wanted(tree["until"])
+        logger: MetricLogger = _build_logger(tree)
+        sink = logger.open(folder, shown, folder.name, group)
+        try:
+            costs = _carry_out(plan, nodes, tree, store, record, console, sink)
+            _write_run(plan, nodes, tree, shown, choices, folder, store, costs, sink)
+        finally:
+            sink.finish()
+    except KeyboardInterrupt:
+        record.update(state="failed", error="interrupted; the same command continues")
+        raise
+    except Exception as error:
+        record.update(state="failed", error=f"{type(error).__name__}: {error}")
+        raise
+    record.update(state="done", stage="")
+    return folder
+
+
+def _build_logger(tree: Mapping[str, Any]) -> MetricLogger:
+    made: MetricLogger = build(tree["logger"], allow=tuple(tree.get("allow") or ()), place="logger")
+    return made
+
+
+def _carry_out(
+    plan: Plan,
+    nodes: Sequence[Node],
+    tree: Mapping[str, Any],
+    store: Store,
+    record: RunRecord,
+    console: Console,
+    sink: MetricSink,
+) -> list[Cost]:
+    force = tree["force"]
+    forced = {force} if isinstance(force, str) else set(force or ())
+    costs = []
+    with Display(console, len(nodes)) as display:
+        for number, node in enumerate(nodes):
+            name = f"{node.stage} {node.unit}"
+            display.stage(name)
+            record.update(stage=name, done=number, total=len(nodes))
+
+            def work(draft: Draft, node: Node = node) -> None:
+                if node.trains and plan.trainer.isolate:
+                    _in_own_process(node, tree, draft)
+                else:
+                    node.run(_context(node, draft.out, draft.work, store, display, _sink_of(sink, node)), plan.workshop)
+
+            def waiting(holder: str, seconds: float, name: str = name) -> None:
+                display.stage(f"{name} (waiting for {holder})")
+
+            fields = {
+                "unit": node.unit,
+                "config": dict(node.config),
+                "inputs": {n: f"{i.stage}/{i.key}" for n, i in node.inputs.items()},
+                "seeds": {"run": int(tree["seed"]), "data": int(tree["data_seed"]), "stage": node.seed},
+            }
+            outcome = store.compute(
+                node.stage, node.key, fields, work, force=node.chain_stage in forced, on_wait=waiting
+            )
+            manifest = store.manifest(node.stage, node.key)
+            seconds, memory = float(str(manifest["seconds"])), float(str(manifest["peak_memory_mb"]))
+            costs.append(Cost(node.stage, node.unit, node.key, seconds, memory, outcome.reused))
+            display.finished(name, None if outcome.reused else seconds)
+        reused = sum(cost.reused for cost in costs)
+        if reused:
+            console.print(f"[dim]{reused} of {len(costs)} artifacts were in the store already[/dim]", highlight=False)
+    return costs
+
+
+def _sink_of(sink: MetricSink, node: Node) -> Callable[[str], Logger | None]:
+    return lambda name: LightningSink(sink, f"{node.stage}/{node.unit}/{name}")
+
+
+def _context(
+    node: Node, out: Path, work: Path, store: Store, display: Display, logger: Callable[[str], Logger | None]
+) -> Context:
+    inputs = {name: artifact(store, source) for name, source in node.inputs.items()}
+    return Context(out, work, inputs, node.seed, display, logger)
+
+
+def _in_own_process(node: Node, tree: Mapping[str, Any], draft: Draft) -> None:
+    """Run a training stage in a process of its own (see :mod:`meld.pipeline.worker`).
+
+    Raises:
+        UserError: If that process fails; its last lines say why.
+    """
+    draft.work.mkdir(parents=True, exist_ok=True)
+    spec = draft.work / "spec.json"
+    spec.write_text(json.dumps({"tree": tree, "node": node.id, "out": str(draft.out), "work": str(draft.work)}))
+    done = subprocess.run(
+        [sys.executable, "-m", "meld.pipeline.worker", str(spec)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    (draft.work / "worker.log").write_text(done.stdout)
+    if done.returncode:
+        last = "\n".join(done.stdout.strip().splitlines()[-15:])
+        raise UserError(
+            f"The training process of {node.id} ended with code {done.returncode}.",
+            where=f"{draft.work / 'worker.log'}\n{last}",
+            fix="mend what the log says and repeat the command; finished stages are kept",
+        )
+
+
+def _write_run(
+    plan: Plan,
+    nodes: Sequence[Node],
+    tree: Mapping[str, Any],
+    shown: Mapping[str, Any],
+    choices: Mapping[str, str],
+    folder: Path,
+    store: Store,
+    costs: Sequence[Cost],
+    sink: MetricSink,
+) -> None:
+    """Write everything a finished run directory holds."""
+    made = {node.id: artifact(store, node) for node in nodes}
+    hash_ = config_hash(tree)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(shown), sort_keys=False, allow_unicode=True))
+    _link(folder / "artifacts", made)
+    write_costs(folder, costs, sum(cost.seconds for cost in costs if not cost.reused))
+    write_environment(folder)
+    if not any(node.stage == "evaluate" for node in nodes):
+        return
+    rows: list[Row] = []
+    tables = folder / "predictions"
+    shutil.rmtree(tables, ignore_errors=True)
+    tables.mkdir()
+    for unit in plan.units:
+        dataset, _, task = unit.rpartition(".")
+        place = made[f"evaluate:{unit}"]
+        shutil.copyfile(place / "predictions.parquet", tables / f"{unit}.parquet")
+        for system, scores in read_json(place / "scores.json").items():
+            name = str(tree["system"]) if system == "own" else system
+            rows += rows_of(dataset, task, name, [Score(**s) for s in scores], hash_)
+    config = {**identity(tree, choices), "synthetic": list(plan.synthetic)}
+    write_results(folder, config, hash_, rows)
+    routing = {u: read_json(made[f"infer:{u}"] / "routing.json") for u in plan.experts}
+    if routing:
+        write_json(
+            folder / "routing.json",
+            {
+                "experts": list(plan.experts),
+                "units": {
+                    u: {"mean_weights": r["mean_weights"], "entropy": r["entropy"], "path": r["path"]} for u, r in routing.items()
+                },
+            },
+        )
+    selection = _selection(plan, made)
+    if selection:
+        write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
+    write_report(folder)
+    sink.summary(
+        {f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]}
+    )
+
+
+def _selection(plan: Plan, made: Mapping[str, Path]) -> dict[str, Any]:
+    """What selection kept, by unit and provenance."""
+    units = {}
+    for unit in plan.experts:
+        if f"pick:{unit}" not in made:
+            continue
+        picked = read_json(made[f"pick:{unit}"] / "selected.json")
+        rounds = read_json(made[f"refine:{unit}"] / "rounds.json")["rounds"]
+        units[unit] = {
+            "pool": picked["pool"],
+            "selected": len(picked["ids"]),
+            "auxiliary": sum(r.get("auxiliary", 0) for r in rounds),
+            "provenance": {
+                p: {"pool": picked["pool_provenance"].count(p), "selected": picked["provenance"].count(p)}
+                for p in sorted(set(picked["pool_provenance"]))
+            },
+        }
+    return units
+
+
+def _link(folder: Path, made: Mapping[str, Path]) -> None:
+    """Readable links from the run to the artifacts it used: ``artifacts/<stage>.<unit>``."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for id_, path in made.items():
+        link = folder / id_.replace(":", ".")
+        target = os.path.relpath(path, folder)
+        try:
+            link.symlink_to(target)
+        except OSError:
+            # File systems without symbolic links get a file that names the place.
+            link.with_suffix(".path.txt").write_text(target + "\n")
+

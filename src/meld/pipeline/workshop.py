@@ -1,0 +1,87 @@
+"""Things that stages share inside one process: loaded models, encoders, units. Nothing here changes a result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from meld.backbone.huggingface import HuggingFaceBackbone
+from meld.backbone.language_model import LanguageModel
+from meld.encoder.contrastive import ContrastiveEncoder
+from meld.encoder.vectors import Embedder
+from meld.progress import quiet_libraries
+from meld.serializer.base import Serializer
+from meld.serializer.prompt import PromptWriter
+from meld.stages.base import Context
+from meld.stages.unit import Questions, Unit
+from meld.task.base import Task
+
+
+class Workshop:
+    """Loads each model once.
+
+    Args:
+        tasks: Tasks by name.
+        serializer: Writes entities.
+        encoder: Opens encoders.
+    """
+
+    def __init__(self, tasks: Mapping[str, Task], serializer: Serializer, encoder: ContrastiveEncoder) -> None:
+        self.tasks = dict(tasks)
+        self.serializer = serializer
+        self.encoder = encoder
+        self._models: dict[str, LanguageModel] = {}
+        self._embedders: dict[str, Embedder] = {}
+        self._units: dict[tuple[str, str], Unit] = {}
+        self._writers: dict[int, PromptWriter] = {}
+
+    def model(self, backbone: HuggingFaceBackbone) -> LanguageModel:
+        """The loaded base model; recipes that load the same weights the same way share it."""
+        same = "|".join(
+            str(v) for v in (backbone.path, backbone.revision, backbone.dtype, backbone.as_decoder, backbone.attention, backbone.device)
+        )
+        if same not in self._models:
+            with quiet_libraries():
+                self._models[same] = backbone.load()
+        return self._models[same]
+
+    def embedder(self, encode: Path | None) -> Embedder:
+        """The trained encoder, or the untouched one for None."""
+        place = "" if encode is None else str(encode)
+        if place not in self._embedders:
+            self._embedders[place] = self.encoder.open(None if encode is None else encode / "model")
+        return self._embedders[place]
+
+    def unit(self, context: Context, name: str) -> Unit:
+        """A unit from a stage's inputs ``data:<unit>``, ``index:<unit>`` and, if declared, ``annotate:<unit>``."""
+        paths = {part: context.inputs.get(f"{part}:{name}") for part in ("data", "index", "annotate")}
+        same = (name, "|".join(map(str, paths.values())))
+        if same not in self._units:
+            data, index = paths["data"], paths["index"]
+            assert data is not None and index is not None
+            self._units[same] = Unit(
+                name,
+                self.tasks[name.rpartition(".")[2]],
+                self.serializer,
+                data,
+                index,
+                paths["annotate"],
+                self._opener(context),
+            )
+        return self._units[same]
+
+    def _opener(self, context: Context) -> Callable[[], Embedder]:
+        encode = context.inputs["encode"]
+        return lambda: self.embedder(encode)
+
+    def questions(
+        self, context: Context, name: str, backbone: HuggingFaceBackbone, with_demos: bool = True
+    ) -> Questions:
+        """A unit's questions under a backbone."""
+        if id(backbone) not in self._writers:
+            lm = self.model(backbone)
+            self._writers[id(backbone)] = PromptWriter(
+                self.serializer, self.tasks, lm.count, backbone.max_prompt_tokens
+            )
+        rank = backbone.decode == "rank"
+        return Questions(self.unit(context, name), self._writers[id(backbone)], rank, with_demos)

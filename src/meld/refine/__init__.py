@@ -1,0 +1,1 @@
+"""Expert refinement: from the initial expert to the one that answers."""

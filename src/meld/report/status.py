@@ -1,0 +1,178 @@
+"""How far the runs of a directory are (running, done, failed, killed, waiting) and what continues them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from meld.errors import DataError, UserError
+from meld.report.console import duration
+from meld.report.results import RESULTS, STATUS, read_json
+
+_CONFIG = "config.yaml"
+_STYLES = {"done": "green", "running": "cyan", "waiting": "dim", "failed": "bold red", "killed": "bold red"}
+
+
+@dataclass(frozen=True)
+class JobState:
+    """Where one job stands.
+
+    Attributes:
+        name: The job's directory relative to the one asked about, ``.`` for itself.
+        state: ``done`` | ``running`` | ``failed`` | ``killed`` (its process is gone) | ``waiting`` (not started).
+        stage: The stage it is in or ended in.
+        done: Finished stages.
+        total: Stages of the run; 0 where unknown.
+        started: ISO time; empty where unknown.
+        updated: Last sign of life, ISO time.
+        seconds: From start to the last sign of life.
+        error: What went wrong; empty if nothing did.
+        command: The command that runs it, which also continues it.
+        host: Machine it runs on.
+    """
+
+    name: str
+    state: str
+    stage: str = ""
+    done: int = 0
+    total: int = 0
+    started: str = ""
+    updated: str = ""
+    seconds: float = 0.0
+    error: str = ""
+    command: str = ""
+    host: str = ""
+
+
+def job_states(directory: Path) -> list[JobState]:
+    """The state of a run directory or of every job of a sweep directory, sorted by name.
+
+    Raises:
+        UserError: If the directory does not exist or holds no run.
+    """
+    if not directory.is_dir():
+        raise UserError("There is no such directory.", where=str(directory), fix="give a run or sweep directory")
+    states = []
+    for folder, below, files in os.walk(directory):
+        below.sort()
+        if {STATUS, RESULTS, _CONFIG} & set(files):
+            below.clear()
+            states.append(_job(Path(folder), Path(folder).relative_to(directory).as_posix()))
+    if not states:
+        raise UserError(
+            "No run was found here: no status.json, results.json or config.yaml in it or below.",
+            where=str(directory),
+            fix="give a directory below outputs/runs or outputs/sweeps",
+        )
+    return sorted(states, key=lambda job: _natural(job.name))
+
+
+def status_table(directory: Path) -> Table:
+    """The states of :func:`job_states` as a table, with errors and the commands that continue unfinished jobs below it.
+
+    Raises:
+        UserError: As :func:`job_states`.
+    """
+    jobs = job_states(directory)
+    table = Table(title=Text(str(directory)), title_style="bold", caption_justify="left")
+    for heading in ("job", "state", "stage", "started", "last sign of life"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("time", justify="right", no_wrap=True)
+    for job in jobs:
+        progress = f"{job.stage} {job.done}/{job.total}".strip() if job.total else job.stage
+        elsewhere = job.state == "running" and job.host not in ("", socket.gethostname())
+        table.add_row(
+            Text(job.name),
+            Text(job.state + (f" on {job.host}" if elsewhere else ""), style=_STYLES.get(job.state, "")),
+            Text(progress),
+            _clock(job.started),
+            _clock(job.updated),
+            duration(job.seconds) if job.seconds else "",
+        )
+    table.caption = _caption(jobs)
+    return table
+
+
+def _caption(jobs: list[JobState]) -> Text:
+    counts = [f"{count} {state}" for state in _STYLES if (count := sum(job.state == state for job in jobs))]
+    text = Text(" · ".join(counts), style="not italic")
+    for job in jobs:
+        if job.error:
+            text.append(f"\n{job.name}: ", style="bold red not italic").append(job.error, style="not italic")
+    open_jobs = [job for job in jobs if job.state in ("failed", "killed", "waiting")]
+    for command in dict.fromkeys(job.command for job in open_jobs if job.command):
+        text.append("\ncontinue with: ", style="bold not italic").append(command, style="not italic")
+    return text
+
+
+def _job(folder: Path, name: str) -> JobState:
+    if not (folder / STATUS).is_file():
+        return JobState(name, "done" if (folder / RESULTS).is_file() else "waiting")
+    try:
+        content = read_json(folder / STATUS)
+    except DataError as problem:
+        return JobState(name, "failed", error=problem.what)
+    state = str(content.get("state", ""))
+    started, updated = str(content.get("started") or ""), str(content.get("updated") or "")
+    host = str(content.get("host") or "")
+    error = str(content.get("error") or "")
+    if state == "running" and host == socket.gethostname() and not _alive(content.get("pid"), _moment(updated)):
+        state, error = "killed", error or f"process {content.get('pid')} is gone"
+    begin, end = _moment(started), _moment(updated)
+    return JobState(
+        name=name,
+        state=state or "waiting",
+        stage=str(content.get("stage") or ""),
+        done=int(content.get("done") or 0),
+        total=int(content.get("total") or 0),
+        started=started,
+        updated=updated,
+        seconds=max(0.0, (end - begin).total_seconds()) if begin and end else 0.0,
+        error=error,
+        command=str(content.get("command") or ""),
+        host=host,
+    )
+
+
+def _alive(pid: Any, updated: datetime | None) -> bool:
+    """Whether the process still runs and is the one that wrote: numbers are reused, and a zombie holds its number."""
+    try:
+        os.kill(int(pid), 0)
+    except PermissionError:
+        pass
+    except (OSError, TypeError, ValueError, OverflowError):
+        return False
+    try:
+        fields = Path(f"/proc/{int(pid)}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        booted = float(Path("/proc/uptime").read_text(encoding="utf-8").split()[0])
+    except OSError:
+        return True  # no /proc on this system, or not readable
+    age = booted - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    born = datetime.now(timezone.utc).timestamp() - age
+    return fields[0] not in "ZX" and (updated is None or born <= updated.timestamp() + 5)
+
+
+def _moment(text: str) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo else moment.replace(tzinfo=timezone.utc)
+
+
+def _clock(text: str) -> str:
+    moment = _moment(text)
+    return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else text
+
+
+def _natural(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key under which job 10 follows job 9."""
+    parts = name.replace("=", "/").replace(",", "/").split("/")
+    return [(not part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]

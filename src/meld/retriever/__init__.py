@@ -1,0 +1,1 @@
+"""What the encoder finds: demonstrations, partners across tables, suspicious cells, candidate values."""

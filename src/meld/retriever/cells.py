@@ -1,0 +1,222 @@
+"""Cells seen against their table: the evidence behind error detection, repair candidates and a cell's facts.
+
+A cell (t, a, v) is judged by what similar tuples say (M_RAG's neighbours), by the other attributes that determine a in
+this table, and by how often v, its shape and its character trigrams occur in the column. The cell's own row never
+votes, neither with the value asked about nor with the one the table holds (a corrupted copy must not be betrayed by its
+original).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from rapidfuzz import fuzz, process
+
+from meld.encoder.vectors import Vectors
+from meld.task.base import Render
+from meld.task.di import value_text
+from meld.text import pattern
+from meld.types import Query, Table
+
+_MAX_DISTINCT = 3000
+"""Distinct values of a column, most frequent first, that are compared character by character."""
+
+FEATURES = (
+    "count",
+    "pattern_count",
+    "neighbour_agreement",
+    "neighbour_disagreement",
+    "dependency_agreement",
+    "dependency_disagreement",
+    "similar_frequent",
+    "rare_trigram",
+    "empty",
+    "column_empty",
+    "cosine",
+    "column_distinct",
+)
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the table says about one cell.
+
+    Attributes:
+        features: Shape (len(FEATURES),).
+        suggestions: Other values for the cell with a weight, best first.
+    """
+
+    features: NDArray[np.float64]
+    suggestions: tuple[tuple[str, float], ...]
+
+
+class CellEvidence:
+    """Statistics of a table, ready to judge cells of its tuples or of corrupted copies of them.
+
+    Args:
+        table: The table as it is, dirty.
+        vectors: Vectors of its rendered tuples and of its cells (``attribute: value``).
+        render: How tuples were rendered.
+        n_neighbours: Similar tuples that vote.
+    """
+
+    def __init__(self, table: Table, vectors: Vectors, render: Render, n_neighbours: int = 5) -> None:
+        self.table = table
+        self.vectors = vectors
+        self.records = list(table.rows)
+        self._index = {record: i for i, record in enumerate(self.records)}
+        self._rows = [table.rows[record] for record in self.records]
+        array = vectors.get([render(entity) for entity in self._rows])
+        self._neighbours = _nearest_rows(array, n_neighbours)
+        self._counts = {a: Counter(row[a] for row in self._rows) for a in table.columns}
+        self._patterns = {a: Counter(pattern(row[a]) for row in self._rows) for a in table.columns}
+        self._trigrams = {a: Counter(t for row in self._rows for t in set(_trigrams(row[a]))) for a in table.columns}
+        self._frequent = {a: [v for v, _ in c.most_common(_MAX_DISTINCT) if v] for a, c in self._counts.items()}
+        self._determined = {a: self._determinants(a) for a in table.columns}
+        self._similar: dict[tuple[str, str], list[tuple[str, float, int]]] = {}
+
+    def _determinants(self, attribute: str) -> dict[str, dict[str, Counter[str]]]:
+        """For each other attribute that repeats values: its value to the counts of ``attribute``'s values."""
+        found = {}
+        n = len(self._rows)
+        for other in self.table.columns:
+            if other == attribute or len(self._counts[other]) > 0.8 * n or len(self._counts[other]) < 2:
+                continue
+            groups: dict[str, Counter[str]] = defaultdict(Counter)
+            for row in self._rows:
+                if row[other]:
+                    groups[row[other]][row[attribute]] += 1
+            agreeing = sum(c.most_common(1)[0][1] - 1 for c in groups.values())
+            possible = sum(c.total() - 1 for c in groups.values())
+            # An attribute that does not determine this one only adds noise.
+            if possible and agreeing / possible > 0.7:
+                found[other] = dict(groups)
+        return found
+
+    def of(self, query: Query) -> Evidence:
+        """The evidence on the query's cell.
+
+        Args:
+            query: About one tuple of the table (or a copy with a changed cell) and a target attribute.
+        """
+        attribute = query.target or ""
+        entity = query.entities[0]
+        value = entity[attribute]
+        own = self._index.get(query.rows[0].partition(":")[2]) if query.rows else None
+        in_table = own is not None and self._rows[own][attribute] == value
+        stored = self._rows[own][attribute] if own is not None else None
+        n = len(self._rows)
+
+        votes: Counter[str] = Counter()
+        if own is not None:
+            votes.update(self._rows[i][attribute] for i in self._neighbours[own])
+        total = max(1, votes.total())
+        rival, rival_votes = next(((v, c) for v, c in votes.most_common() if v != value), ("", 0))
+
+        agreement, disagreement = [], 0.0
+        rivals: Counter[str] = Counter()
+        for other, groups in self._determined[attribute].items():
+            group = groups.get(entity[other])
+            if group is None:
+                continue
+            support = Counter(group)
+            if stored is not None and self._rows[own][other] == entity[other]:  # type: ignore[index]
+                support[stored] -= 1
+            size = sum(support.values())
+            if size < 1:
+                continue
+            agreement.append(support[value] / size)
+            others = ((v, c) for v, c in support.items() if v != value)
+            best, count = max(others, key=lambda p: (p[1], p[0]), default=("", 0))
+            if count:
+                disagreement = max(disagreement, count / size)
+                rivals[best] += count / size  # type: ignore[assignment]
+
+        similar = [(v, s, c - (v == stored)) for v, s, c in self._similar_to(attribute, value) if c > (v == stored)]
+        own_count = self._counts[attribute][value] - in_table
+        frequent = max((s for _, s, c in similar if c > 2 * own_count + 1), default=0.0)
+        grams = _trigrams(value)
+        own_grams = set() if stored is None else set(_trigrams(stored))
+        rare = min((self._trigrams[attribute][g] - (g in own_grams) for g in grams), default=0)
+        own_pattern = stored is not None and pattern(stored) == pattern(value)
+        cosine = 0.0
+        cell, other_cell = value_text(attribute, value), value_text(attribute, rival or value)
+        if cell in self.vectors and other_cell in self.vectors:
+            cosine = float(self.vectors.get([cell])[0] @ self.vectors.get([other_cell])[0])
+        features = np.array(
+            [
+                np.log1p(max(0, own_count)),
+                np.log1p(max(0, self._patterns[attribute][pattern(value)] - own_pattern)),
+                votes[value] / total,
+                rival_votes / total,
+                float(np.mean(agreement)) if agreement else 0.5,
+                disagreement,
+                frequent,
+                np.log1p(max(0, rare)),
+                float(not value),
+                self._counts[attribute][""] / n,
+                cosine,
+                len(self._counts[attribute]) / n,
+            ]
+        )
+        weights: Counter[str] = Counter()
+        for suggestion, share in rivals.items():
+            weights[suggestion] += 2 * share
+        for suggestion, count in votes.items():
+            weights[suggestion] += count / total  # type: ignore[assignment]
+        for suggestion, similarity, count in similar[:5]:
+            weights[suggestion] += similarity * (0.5 + 0.5 * count / (count + 2))  # type: ignore[assignment]
+        weights.pop(value, None)
+        weights.pop("", None)
+        ordered = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))
+        return Evidence(features, tuple((v, round(float(w), 4)) for v, w in ordered))
+
+    def _similar_to(self, attribute: str, value: str) -> list[tuple[str, float, int]]:
+        """Values of the column that look alike, as (value, similarity in [0, 1], count), best first."""
+        key = (attribute, value)
+        if key not in self._similar:
+            found = process.extract(value, self._frequent[attribute], scorer=fuzz.ratio, limit=8, score_cutoff=60)
+            self._similar[key] = [(v, s / 100, self._counts[attribute][v]) for v, s, _ in found if v != value]
+        return self._similar[key]
+
+
+def _trigrams(value: str) -> list[str]:
+    padded = f"^{value}$"
+    return [padded[i : i + 3] for i in range(max(1, len(padded) - 2))]
+
+
+def _nearest_rows(array: NDArray[np.float32], k: int) -> NDArray[np.intp]:
+    """The k nearest other rows of each row, shape (n, min(k, n - 1))."""
+    k = min(k, len(array) - 1)
+    found = np.zeros((len(array), max(k, 0)), dtype=np.intp)
+    for start in range(0, len(array), 512):
+        similarity = array[start : start + 512] @ array.T
+        rows = np.arange(len(similarity))
+        similarity[rows, rows + start] = -np.inf
+        found[start : start + 512] = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
+    return found
+
+
+def cell_facts(evidence: Evidence, probability: float | None = None) -> tuple[tuple[str, str], ...]:
+    """What error detection tells data cleaning about a cell.
+
+    Args:
+        evidence: The table's evidence.
+        probability: Of being wrong, where a detector was fitted.
+    """
+    facts = []
+    if probability is not None:
+        word = "wrong" if probability > 0.8 else "doubtful" if probability > 0.3 else "fine"
+        facts.append(("cell", word))
+    if evidence.suggestions:
+        facts.append(("table says", evidence.suggestions[0][0]))
+    return tuple(facts)
+
+
+def evidence_of(queries: Sequence[Query], cells: CellEvidence) -> list[Evidence]:
+    """The evidence on each query's cell."""
+    return [cells.of(query) for query in queries]

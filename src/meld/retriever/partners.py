@@ -1,0 +1,152 @@
+"""Partners across two tables by M_RAG: the ranking behind blocking, and the facts it attaches to a pair."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meld.encoder.vectors import Vectors
+from meld.task.base import Render
+from meld.text import codes
+from meld.types import Entity, Query, Table
+
+_DEPTH = 10
+"""Neighbours kept per tuple."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """How two tuples stand to each other among all tuples of both tables.
+
+    Attributes:
+        similarity: Their cosine.
+        rank_right: Rank of the right tuple among the left one's neighbours, 1 is the nearest; ``_DEPTH + 1`` is beyond.
+        rank_left: The same the other way round.
+        margin: Similarity minus the best similarity that either side has with anybody else.
+    """
+
+    similarity: float
+    rank_right: int
+    rank_left: int
+    margin: float
+
+
+class Partners:
+    """Nearest neighbours between two tables.
+
+    Args:
+        left: The one table.
+        right: The other.
+        vectors: Vectors of all their rendered tuples.
+        render: How tuples were rendered.
+    """
+
+    def __init__(self, left: Table, right: Table, vectors: Vectors, render: Render) -> None:
+        self.render = render
+        self.vectors = vectors
+        self.names = (left.name, right.name)
+        self.ids = (list(left.rows), list(right.rows))
+        self._arrays = (
+            vectors.get([render(entity) for entity in left.rows.values()]),
+            vectors.get([render(entity) for entity in right.rows.values()]),
+        )
+        self._top: dict[str, tuple[NDArray[np.intp], NDArray[np.float32]]] = {}
+        for name, own, other in (
+            (left.name, self._arrays[0], self._arrays[1]),
+            (right.name, self._arrays[1], self._arrays[0]),
+        ):
+            self._top[name] = _top(own, other, _DEPTH)
+        self._row = [{record: i for i, record in enumerate(ids)} for ids in self.ids]
+
+    def nearest(self, reference: str) -> list[tuple[str, float]]:
+        """The nearest tuples of the other table, as (``<table>:<id>``, cosine), nearest first.
+
+        Args:
+            reference: ``<table>:<id>`` of the tuple.
+        """
+        table, _, record = reference.partition(":")
+        side = self.names.index(table)
+        row = self._row[side][record]
+        indices, scores = self._top[table]
+        other = 1 - side
+        return [
+            (f"{self.names[other]}:{self.ids[other][i]}", float(s))
+            for i, s in zip(indices[row], scores[row], strict=True)
+        ]
+
+    def link(self, left: str, right: str) -> Link:
+        """How the tuples ``<left table>:<id>`` and ``<right table>:<id>`` stand to each other."""
+        i = self._row[0][left.partition(":")[2]]
+        j = self._row[1][right.partition(":")[2]]
+        similarity = float(self._arrays[0][i] @ self._arrays[1][j])
+        rank_right, best_left = _rank(self._top[self.names[0]], i, j)
+        rank_left, best_right = _rank(self._top[self.names[1]], j, i)
+        return Link(similarity, rank_right, rank_left, similarity - max(best_left, best_right))
+
+
+def _top(
+    own: NDArray[np.float32], other: NDArray[np.float32], depth: int
+) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Indices and cosines of the nearest rows of ``other`` for each row of ``own``, both of shape (n, depth)."""
+    depth = min(depth, len(other))
+    indices = np.zeros((len(own), depth), dtype=np.intp)
+    scores = np.zeros((len(own), depth), dtype=np.float32)
+    for start in range(0, len(own), 512):
+        similarity = own[start : start + 512] @ other.T
+        order = np.argsort(-similarity, axis=1, kind="stable")[:, :depth]
+        indices[start : start + 512] = order
+        scores[start : start + 512] = np.take_along_axis(similarity, order, axis=1)
+    return indices, scores
+
+
+def _rank(top: tuple[NDArray[np.intp], NDArray[np.float32]], row: int, wanted: int) -> tuple[int, float]:
+    """Rank of one neighbour, and the best similarity with anybody else."""
+    indices, scores = top
+    at = np.flatnonzero(indices[row] == wanted)
+    rank = int(at[0]) + 1 if len(at) else indices.shape[1] + 1
+    others = scores[row][indices[row] != wanted]
+    return rank, float(others[0]) if len(others) else 0.0
+
+
+def link_facts(link: Link, left: Entity, right: Entity) -> tuple[tuple[str, str], ...]:
+    """What blocking tells entity matching about a pair, in words that tokenize well.
+
+    Args:
+        link: How the two stand to each other.
+        left: The left tuple.
+        right: The right tuple.
+    """
+    if link.rank_right == 1 and link.rank_left == 1:
+        nearest = "both"
+    elif link.rank_right == 1 or link.rank_left == 1:
+        nearest = "one"
+    elif min(link.rank_right, link.rank_left) <= 3:
+        nearest = "close"
+    else:
+        nearest = "none"
+    margin = (
+        "ahead" if link.margin > 0.05 else "even" if link.margin > -0.05 else "behind" if link.margin > -0.2 else "far"
+    )
+    a, b = codes(" ".join(left.values())), codes(" ".join(right.values()))
+    shared = "same" if a & b else "different" if a and b else "unknown"
+    return (("nearest", nearest), ("margin", margin), ("codes", shared))
+
+
+def pair_partners(tables: Mapping[str, Table], vectors: Vectors, render: Render) -> Partners | None:
+    """Partners of a dataset of two tables; None for another number of tables."""
+    if len(tables) != 2:
+        return None
+    left, right = tables.values()
+    return Partners(left, right, vectors, render)
+
+
+def pair_links(queries: Sequence[Query], partners: Partners) -> list[Link | None]:
+    """The link of each pair query; None where a query is not about two records of the tables."""
+    links: list[Link | None] = []
+    for query in queries:
+        known = tuple(row.partition(":")[0] for row in query.rows) == partners.names
+        links.append(partners.link(*query.rows) if known else None)
+    return links

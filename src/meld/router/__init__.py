@@ -1,0 +1,1 @@
+"""The router N: which experts answer a query."""

@@ -1,0 +1,1 @@
+"""Choosing the training data of an expert: MELD-DS (diversity, quality, influence) and the simple alternatives."""

@@ -1,0 +1,1 @@
+"""Diversity terms over embeddings: F_div of Eq. 3 and its alternatives."""

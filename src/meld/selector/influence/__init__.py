@@ -1,0 +1,1 @@
+"""Influence of pool items on the validation loss (Eq. 8)."""

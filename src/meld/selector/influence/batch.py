@@ -1,0 +1,86 @@
+"""Batch-level influence, as in the paper: one gradient per k-centre cluster, its score for all members."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meld.backbone.language_model import Encoded, LanguageModel
+from meld.selector.base import FloatArray, IntArray
+from meld.selector.cluster import k_centre_clusters
+from meld.selector.influence.direction import check_damping, influence_direction
+from meld.selector.influence.gradients import mean_gradient
+from meld.selector.influence.preconditioner import preconditioner as known_preconditioner
+
+
+class BatchInfluence:
+    """I(B) = -grad L(X)^T (H + lambda I)^-1 grad L(B), with L(B) the mean loss of a cluster (section V-C).
+
+    Args:
+        B: Most items of a cluster.
+        damping: lambda of Eq. 8, in the unit of squared gradients.
+        preconditioner: ``one_sided`` (default), ``woodbury``, ``datainf``, ``hyperinf`` or ``identity``.
+        max_warmup: Items of S'_init (its first picks) whose gradients estimate the curvature; this bounds memory and
+            time.
+        max_tokens: Tokens of one batch; a cluster above it is read in parts.
+        max_rows: Items of one batch.
+
+    Raises:
+        ConfigError: If the damping is not positive or the preconditioner unknown.
+    """
+
+    EXECUTION_ONLY: ClassVar[frozenset[str]] = frozenset({"max_tokens", "max_rows"})
+    needs_model: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        B: int = 8,
+        damping: float = 0.01,
+        preconditioner: str = "one_sided",
+        max_warmup: int = 512,
+        max_tokens: int = 4096,
+        max_rows: int = 16,
+    ) -> None:
+        known_preconditioner(preconditioner)
+        self.B = B
+        self.damping = check_damping(damping)
+        self.preconditioner = preconditioner
+        self.max_warmup = max_warmup
+        self.max_tokens = max_tokens
+        self.max_rows = max_rows
+
+    def scores(
+        self,
+        lm: LanguageModel,
+        pool: Sequence[Encoded],
+        validation: Sequence[Encoded],
+        initial: IntArray,
+        embeddings: NDArray[np.float32],
+    ) -> FloatArray:
+        """See :class:`meld.selector.influence.base.Influence`.
+
+        Raises:
+            ConfigError: If B is below one.
+            DataError: If the validation set or S'_init is empty, an item does not fit the window, or a gradient is not
+                finite.
+            UserError: If the proxy has no plain LoRA matrices.
+        """
+        clusters = k_centre_clusters(embeddings, self.B, initial)
+        direction = influence_direction(
+            lm,
+            validation,
+            [pool[int(index)] for index in initial[: self.max_warmup]],
+            name=self.preconditioner,
+            damping=self.damping,
+            max_tokens=self.max_tokens,
+            max_rows=self.max_rows,
+        )
+        scores = np.zeros(len(pool))
+        for members in clusters.members():
+            items = [pool[int(index)] for index in members]
+            gradient = mean_gradient(lm, items, self.max_tokens, self.max_rows, "pool")
+            scores[members] = -sum(float((direction[name] * part).sum()) for name, part in gradient.items())
+        return scores

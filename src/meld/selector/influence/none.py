@@ -1,0 +1,30 @@
+"""No influence term: no proxy is warmed up, and selection uses diversity and quality alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meld.backbone.language_model import Encoded, LanguageModel
+from meld.selector.base import FloatArray, IntArray
+
+
+class NoInfluence:
+    """Every item has influence 0."""
+
+    needs_model: ClassVar[bool] = False
+
+    def scores(
+        self,
+        lm: LanguageModel,
+        pool: Sequence[Encoded],
+        validation: Sequence[Encoded],
+        initial: IntArray,
+        embeddings: NDArray[np.float32],
+    ) -> FloatArray:
+        """Zeros, shape (n,)."""
+        del lm, validation, initial, embeddings
+        return np.zeros(len(pool))

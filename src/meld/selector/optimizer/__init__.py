@@ -1,0 +1,1 @@
+"""Greedy maximisers of a selection objective (Theorem 4)."""

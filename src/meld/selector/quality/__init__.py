@@ -1,0 +1,1 @@
+"""Quality terms: what the label's perplexity says about an item."""

@@ -1,0 +1,117 @@
+"""Rendering a query into a prompt that fits a token budget.
+
+Over the budget, demonstrations go first (the least similar one first), then the longest values are shortened; how many
+is recorded in the prompt (method section 2, Prompt budget).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from meld.serializer.base import Serializer
+from meld.task.base import Task
+from meld.types import Entity, Prompt, Query, Sample
+
+_SHORTEST = 24
+"""Characters below which a value is not shortened any more."""
+
+
+class PromptWriter:
+    """Writes prompts for one backbone.
+
+    Args:
+        serializer: Writes the entities.
+        tasks: The tasks by short name.
+        count: Counts tokens of a text with the backbone's tokenizer.
+        budget: Most tokens a prompt may have (``max_prompt_tokens``).
+    """
+
+    def __init__(
+        self, serializer: Serializer, tasks: dict[str, Task], count: Callable[[str], int], budget: int
+    ) -> None:
+        self.serializer = serializer
+        self.tasks = tasks
+        self.count = count
+        self.budget = budget
+        self._environment = Environment(
+            loader=PackageLoader("meld.task", "templates"),
+            undefined=StrictUndefined,
+            autoescape=False,  # prompts are plain text, never markup
+            keep_trailing_newline=False,
+        )
+
+    def write(self, query: Query, demos: Sequence[Sample] = (), options: Sequence[str] | None = None) -> Prompt:
+        """Render a question.
+
+        Args:
+            query: What is asked.
+            demos: Demonstrations, most similar first.
+            options: Candidates to rank. They are shown in the prompt only if the task's domain is closed.
+
+        Returns:
+            The prompt; its ``n_demos`` and ``shortened`` say what the budget left.
+        """
+        answers = tuple(options) if options is not None else self.tasks[query.task].options
+        kept = list(demos)
+        entities = list(query.entities)
+        asked = [*(value for entity in entities for value in entity.values()), *(value for _, value in query.context)]
+        limit = max(map(len, asked), default=0)
+        shortened = 0
+        while True:
+            text = self._render(query, entities, limit, kept, answers)
+            if self.count(text) <= self.budget:
+                break
+            if kept:
+                kept.pop()
+                continue
+            if limit <= _SHORTEST:
+                break
+            limit = max(_SHORTEST, int(limit * 0.7))
+            entities = [_cut(entity, limit) for entity in query.entities]
+            shortened = sum(len(value) > limit for value in asked)
+        return Prompt(
+            query_id=query.id,
+            text=text,
+            options=answers,
+            json_form=self.serializer.template == "full",
+            n_demos=len(kept),
+            shortened=shortened,
+        )
+
+    def _render(
+        self,
+        query: Query,
+        entities: Sequence[Entity],
+        context_limit: int,
+        demos: Sequence[Sample],
+        options: Sequence[str] | None,
+    ) -> str:
+        template = self._environment.get_template(f"{self.serializer.template}/{query.task}.j2")
+        form = Prompt("", "", json_form=self.serializer.template == "full")
+        shown = [
+            {**self._item(demo.query, demo.query.entities, 200), "answer": form.answer_text(demo.label)}
+            for demo in demos
+        ]
+        text: str = template.render(
+            asked=self._item(query, entities, context_limit),
+            demos=shown,
+            options=self.tasks[query.task].options,
+        )
+        return text.rstrip("\n")
+
+    def _item(self, query: Query, entities: Sequence[Entity], context_limit: int) -> dict[str, Any]:
+        asks_value = query.task in {"ed", "dc"}
+        return {
+            "title": query.title,
+            "entities": [self.serializer.entity(entity) for entity in entities],
+            "target": query.target or "",
+            "value": entities[0].get(query.target, "") if asks_value and query.target else "",
+            "context": [(name, value[: max(context_limit, _SHORTEST)]) for name, value in query.context],
+        }
+
+
+def _cut(entity: Entity, limit: int) -> Entity:
+    return {name: value if len(value) <= limit else value[: limit - 1] + "…" for name, value in entity.items()}

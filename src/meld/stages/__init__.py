@@ -1,0 +1,1 @@
+"""The steps of the chain, one file each: typed inputs in, one artifact directory out."""

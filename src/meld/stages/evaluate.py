@@ -1,0 +1,94 @@
+"""evaluate: score predictions and baselines. The only stage that reads hidden labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from meld.dataset.io import load_gold, load_predictions, load_unit, save_predictions
+from meld.encoder.vectors import Embedder, Vectors
+from meld.evaluate.baselines import knn_label, majority, mutual_nn, similarity_lr
+from meld.evaluate.metrics import is_correct, score
+from meld.stages.base import Context, write_json
+from meld.types import Gold, Prediction, Query, UnitData
+
+VERSION = 1
+BASELINE_VERSION = 1
+
+
+def run_baselines(context: Context, embedder: Embedder) -> None:
+    """Answer the unit's test queries with the simple methods that belong beside every result. Reads no hidden label.
+
+    Args:
+        context: Input ``data``.
+        embedder: The *untouched* encoder.
+    """
+    data = load_unit(context.inputs["data"])
+    cache = Vectors([], embedder.embed([]))
+
+    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
+        nonlocal cache
+        cache = cache.extended(texts, embedder)
+        return cache.get(list(texts))
+
+    made: dict[str, list[Prediction]] = {"majority": majority(data)}
+    if data.task == "em":
+        made["similarity_lr"] = similarity_lr(data, embed)
+        made["mutual_nn"] = mutual_nn(data, embed)
+    if data.task == "di":
+        made["knn"] = knn_label(data, embed)
+    for system, predictions in made.items():
+        if predictions:
+            save_predictions(predictions, context.out / f"{system}.parquet")
+    write_json(context.out / "systems.json", sorted(s for s, p in made.items() if p))
+
+
+def run(context: Context, seed: int) -> None:
+    """Write ``scores.json`` (system to scores) and ``predictions.parquet`` with gold and correctness.
+
+    Args:
+        context: Inputs ``data``, ``gold``, ``infer``, ``baseline``.
+        seed: Seeds the bootstrap.
+    """
+    data = load_unit(context.inputs["data"])
+    hidden = load_gold(context.inputs["gold"] / "gold.parquet")
+    asked = {query.id for query in data.test}
+    gold: Gold = {id_: answers for id_, answers in hidden.items() if id_ in asked}
+    dirty = {q.id: q.entities[0][q.target] for q in data.test if q.target is not None} if data.task == "dc" else {}
+    records = len(next(reversed(list(data.tables.values()))).rows) if data.task == "blk" else None
+    predictions = load_predictions(context.inputs["infer"] / "predictions.parquet")
+    systems: dict[str, Sequence[Prediction]] = {"own": predictions}
+    for file in sorted(context.inputs["baseline"].glob("*.parquet")):
+        systems[file.stem] = load_predictions(file)
+    scores = {}
+    for system, given in systems.items():
+        kept = given if data.task == "blk" else [p for p in given if p.query_id in gold]
+        scores[system] = [asdict(s) for s in score(data.task, kept, gold, dirty, seed, records=records)]
+    write_json(context.out / "scores.json", scores)
+    _write_predictions(context, data, predictions, gold)
+
+
+def _write_predictions(context: Context, data: UnitData, predictions: Sequence[Prediction], gold: Gold) -> None:
+    queries: Mapping[str, Query] = {query.id: query for query in data.test}
+    table = pq.read_table(context.inputs["infer"] / "predictions.parquet")
+    ordered = {p.query_id: p for p in predictions}
+    ids = table.column("query_id").to_pylist()
+    extra = {
+        "gold": pa.array([list(gold.get(i, ())) for i in ids], pa.list_(pa.string())),
+        "correct": pa.array([is_correct(data.task, ordered[i], gold) if i in gold else None for i in ids], pa.bool_()),
+        "query": pa.array([_describe(queries[i]) for i in ids], pa.string()),
+    }
+    for name, column in extra.items():
+        table = table.append_column(name, column)
+    pq.write_table(table, context.out / "predictions.parquet")
+
+
+def _describe(query: Query) -> str:
+    """The query in one line, for people."""
+    shown = " | ".join(", ".join(f"{a}: {v}" for a, v in e.items() if v)[:300] for e in query.entities)
+    return f"{query.target}? {shown}" if query.target else shown

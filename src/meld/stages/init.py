@@ -1,0 +1,92 @@
+"""init: train each unit's expert on X_i (journal version, section IV-A, Expert Initialization)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from meld.backbone.huggingface import HuggingFaceBackbone
+from meld.backbone.language_model import LanguageModel
+from meld.expert.lora import LoraExpert
+from meld.metapath.policies import MetaPathPolicy
+from meld.metapath.steps import Step, apply_path
+from meld.seeds import generator
+from meld.stages.base import Context, write_json
+from meld.stages.paths import build_steps
+from meld.stages.unit import Questions, Unit
+from meld.trainer.fit import LightningTrainer
+from meld.types import Sample
+
+VERSION = 1
+
+
+def run(
+    context: Context,
+    questions: Questions,
+    others: Mapping[str, Unit],
+    step_names: Sequence[str],
+    policy: MetaPathPolicy,
+    expert: LoraExpert,
+    backbone: HuggingFaceBackbone,
+    lm: LanguageModel,
+    trainer: LightningTrainer,
+) -> None:
+    """Train and write ``adapter/`` (PEFT layout) and ``training.json``.
+
+    Part of the samples is seen with what the encoder-only steps of the user's seed paths attach, part without
+    (``expert.view_dropout``), so that the meta-path search compares paths on an expert that can read both.
+
+    Args:
+        context: Inputs: artifacts of the unit and of the units behind encoder-only steps.
+        questions: The unit's questions.
+        others: Units behind encoder-only steps.
+        step_names: Those units' names.
+        policy: Knows the seed paths.
+        expert: How adapters are trained.
+        backbone: Names the layers to adapt.
+        lm: The frozen base model.
+        trainer: Fits the module.
+    """
+    unit = questions.unit
+    steps = build_steps(step_names, unit, others, ask=None)
+    seeds = policy.seeds(unit.task.name, list(steps))
+    samples = limited(unit.samples, expert.max_samples, context.seed)
+    dev = list(unit.data.dev)
+    if seeds:
+        rng = generator(context.seed, "views")
+        plain = rng.random(len(samples)) < expert.view_dropout
+        shown = with_path(samples, seeds[0], steps)
+        samples = [s if bare else seen for s, seen, bare in zip(samples, shown, plain, strict=True)]
+        dev = with_path(dev, seeds[0], steps)
+    numbers = expert.fit(
+        lm,
+        backbone.lora_targets,
+        questions.lessons(samples, lm, expert.train_candidates),
+        questions.lessons(dev, lm, expert.train_candidates),
+        context.out / "adapter",
+        context.work,
+        trainer,
+        context.seed,
+        f"train {unit.name}",
+        context.progress,
+        context.logger("expert"),
+    )
+    write_json(context.out / "training.json", numbers)
+
+
+def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
+    """At most ``limit`` samples; labelled ones are always kept, the others are drawn."""
+    labelled = [s for s in samples if s.provenance == "labelled"]
+    rest = [s for s in samples if s.provenance != "labelled"]
+    if limit is None or len(samples) <= limit:
+        return list(samples)
+    room = max(0, limit - len(labelled))
+    picked = np.sort(generator(seed, "limit").permutation(len(rest))[:room])
+    return [*labelled, *(rest[i] for i in picked)]
+
+
+def with_path(samples: Sequence[Sample], path: Sequence[str], steps: Mapping[str, Step]) -> list[Sample]:
+    """Samples with a path applied to their queries."""
+    changed = apply_path(path, steps, [s.query for s in samples])
+    return [Sample(q, s.label, s.provenance, s.confidence) for q, s in zip(changed, samples, strict=True)]

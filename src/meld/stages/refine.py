@@ -1,0 +1,131 @@
+"""refine: from initial experts to refined ones (journal version, sections IV-C and V-D)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from meld.backbone.huggingface import HuggingFaceBackbone
+from meld.backbone.language_model import LanguageModel
+from meld.backbone.lora import read_adapter
+from meld.dataset.io import load_samples
+from meld.expert.lora import LoraExpert
+from meld.refine.base import Material, Refiner
+from meld.seeds import derive
+from meld.stages.base import Context, read_json, write_json
+from meld.stages.init import limited
+from meld.stages.unit import Questions
+from meld.trainer.fit import LightningTrainer
+from meld.types import Sample
+
+VERSION = 1
+
+
+def run(
+    context: Context,
+    questions: Mapping[str, Questions],
+    name: str,
+    refiner: Refiner,
+    expert: LoraExpert,
+    backbone: HuggingFaceBackbone,
+    lm: LanguageModel,
+    trainer: LightningTrainer,
+) -> None:
+    """Write ``adapter/`` (PEFT layout) and ``rounds.json``.
+
+    A round that does not lower the dev loss ends the refinement, and the best adapter so far is kept.
+
+    Args:
+        context: Inputs ``init``, ``metapath:<unit>`` of all units and, where selection ran, ``pick``.
+        questions: Questions of all units.
+        name: The unit.
+        refiner: Decides the rounds.
+        expert: How adapters are trained.
+        backbone: Names the layers to adapt.
+        lm: The frozen base model.
+        trainer: Fits the module.
+    """
+    paths = context.group("metapath")
+    own = load_samples(paths[name] / "samples.parquet")
+    if "pick" in context.inputs:
+        chosen = set(read_json(context.inputs["pick"] / "selected.json")["ids"])
+        own = [s for s in own if s.provenance == "labelled" or s.id in chosen]
+    own = limited(own, expert.max_samples, derive(context.seed, "own"))
+    others = [(u, s) for u in sorted(paths) if u != name for s in load_samples(paths[u] / "samples.parquet")]
+    material = Material(
+        own=own,
+        own_vectors=_vectors(questions[name], own),
+        others=[s for _, s in others],
+        other_vectors=_stack([_vectors(questions[u], [s for v, s in others if v == u]) for u in sorted(paths) if u != name]),
+        target=_vectors(questions[name], questions[name].unit.data.train),
+    )
+    dev = load_samples(paths[name] / "dev.parquet")
+    dev_lessons = questions[name].lessons(dev, lm, expert.train_candidates)
+    _, start = read_adapter(context.inputs["init"] / "adapter")
+    adapter = context.inputs["init"] / "adapter"
+    origin = {id(sample): unit for unit, sample in others}
+    state = start if refiner.start == "init" else None
+    report = []
+    best = None
+    for number, planned in enumerate(refiner.rounds(material, context.seed)):
+        lessons = []
+        for unit, part in _by_unit(planned.samples, origin, name).items():
+            lessons += questions[unit].lessons(part, lm, expert.train_candidates)
+        folder = context.work / f"round{number}"
+        numbers = expert.fit(
+            lm,
+            backbone.lora_targets,
+            lessons,
+            dev_lessons,
+            folder / "adapter",
+            folder / "training",
+            trainer,
+            derive(context.seed, "round", number),
+            f"refine {name} {number + 1}",
+            context.progress,
+            context.logger(f"round{number}"),
+            start=state,
+            epochs=refiner.epochs,
+            lr_factor=refiner.lr_factor,
+        )
+        report.append({"round": number + 1, **numbers, **planned.report})
+        if number == 0 and refiner.start == "fresh":
+            best = numbers["dev_loss_after"]
+            adapter = folder / "adapter"
+        else:
+            if best is None:
+                best = numbers["dev_loss_before"]
+            # Without a dev set there is nothing to compare: every round counts (nan compares false).
+            if numbers["dev_loss_after"] > best:
+                report[-1]["kept"] = False
+                break
+            best, adapter = numbers["dev_loss_after"], folder / "adapter"
+        report[-1]["kept"] = True
+        _, state = read_adapter(adapter)
+    _copy(adapter, context.out / "adapter")
+    write_json(context.out / "rounds.json", {"rounds": report, "own_samples": len(own), "other_samples": len(others)})
+
+
+def _vectors(questions: Questions, samples: Sequence[Sample]) -> NDArray[np.float32]:
+    return questions.unit.query_vectors([s.query for s in samples])
+
+
+def _stack(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+    filled = [part for part in parts if len(part)]
+    return np.concatenate(filled) if filled else np.zeros((0, 1), dtype=np.float32)
+
+
+def _by_unit(samples: Sequence[Sample], origin: Mapping[int, str], name: str) -> dict[str, list[Sample]]:
+    parts: dict[str, list[Sample]] = {}
+    for sample in samples:
+        parts.setdefault(origin.get(id(sample), name), []).append(sample)
+    return parts
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.mkdir(parents=True)
+    for file in sorted(source.iterdir()):
+        (target / file.name).write_bytes(file.read_bytes())

@@ -1,0 +1,113 @@
+"""route: train the router on what every expert makes of labelled queries (Eq. 2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from meld.backbone.huggingface import HuggingFaceBackbone
+from meld.backbone.language_model import LanguageModel
+from meld.dataset.io import load_samples
+from meld.engine.base import ask
+from meld.engine.stacked import StackedEngine, StackedModel
+from meld.router.base import RoutedQuery, Router, off_gold_agreement
+from meld.seeds import derive, generator
+from meld.stages.answering import own_gates
+from meld.stages.base import Context, write_json
+from meld.stages.unit import Questions
+from meld.trainer.fit import LightningTrainer
+from meld.types import Sample
+
+VERSION = 1
+
+
+def run(
+    context: Context,
+    questions: Mapping[str, Questions],
+    router: Router,
+    backbone: HuggingFaceBackbone,
+    lm: LanguageModel | None,
+    trainer: LightningTrainer,
+    queries_per_unit: int,
+) -> None:
+    """Write ``router/``, ``experts.json`` and ``report.json``.
+
+    Args:
+        context: Inputs ``refine:<unit>`` and ``metapath:<unit>`` of all units with an expert, ``encode``.
+        questions: Questions of those units.
+        router: Learns.
+        backbone: For batch size.
+        lm: The frozen base model; None if the router needs no answers.
+        trainer: Fits the router.
+        queries_per_unit: Labelled queries of each unit: dev first, filled up from X_aug.
+    """
+    adapters = {unit: path / "adapter" for unit, path in sorted(context.group("refine").items())}
+    experts = tuple(adapters)
+    routed: list[RoutedQuery] = []
+    if router.needs_answers:
+        assert lm is not None
+        model = StackedEngine().open(lm, adapters)
+        try:
+            for unit in experts:
+                folder = context.group("metapath")[unit]
+                dev = load_samples(folder / "dev.parquet")
+                rest = [s for s in load_samples(folder / "samples.parquet") if s.provenance != "labelled"]
+                order = generator(context.seed, "queries", unit).permutation(len(rest))
+                samples = [*dev[:queries_per_unit], *(rest[i] for i in order[: max(0, queries_per_unit - len(dev))])]
+                routed += _routed(questions[unit], samples, model, experts, backbone, context)
+        finally:
+            model.close()
+    (context.out / "router").mkdir()
+    numbers = router.fit(
+        experts, routed, context.inputs["encode"] / "model", context.out / "router", context.work, trainer,
+        derive(context.seed, "fit"), context.progress, context.logger("router"),
+    )
+    write_json(context.out / "experts.json", list(experts))
+    matrix = {
+        unit: [round(float(np.mean([q.right[e] for q in routed if q.unit == unit])), 4) for e in range(len(experts))]
+        for unit in experts
+        if any(q.unit == unit for q in routed)
+    }
+    write_json(context.out / "report.json", {"fit": numbers, "right_by_unit_and_expert": matrix})
+
+
+def _routed(
+    questions: Questions,
+    samples: list[Sample],
+    model: StackedModel,
+    experts: tuple[str, ...],
+    backbone: HuggingFaceBackbone,
+    context: Context,
+) -> list[RoutedQuery]:
+    """What every expert makes of a unit's labelled queries. Written answers are judged by the label's loss alone."""
+    if not samples:
+        return []
+    prompts = []
+    for sample, prompt in zip(samples, questions.prompts([s.query for s in samples]), strict=True):
+        prompts.append(replace(prompt, options=tuple(dict.fromkeys([sample.label, *(prompt.options or ())]))))
+    per_expert = [
+        ask(
+            model, prompts, own_gates(experts, expert, len(prompts)), backbone.batch_tokens, backbone.max_new_tokens,
+            context.progress, f"{expert} answers {questions.unit.name}",
+        )
+        for expert in experts
+    ]
+    made = []
+    for index, sample in enumerate(samples):
+        probabilities = np.stack([replies[index].probabilities for replies in per_expert])
+        scores = np.array([replies[index].log_probs[0] for replies in per_expert])
+        several = probabilities.shape[1] > 1
+        losses = -np.log(np.maximum(probabilities[:, 0], 1e-12)) if several else -scores
+        right = (probabilities.argmax(axis=1) == 0) & several
+        made.append(
+            RoutedQuery(
+                questions.unit.name,
+                questions.unit.query_text(sample.query),
+                losses,
+                right,
+                off_gold_agreement(probabilities, 0) if several else np.zeros((len(experts), len(experts))),
+            )
+        )
+    return made

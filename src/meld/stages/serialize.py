@@ -1,0 +1,54 @@
+"""serialize: from queries to the texts that the encoder embeds, and to the alignments it is trained on."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from meld.dataset.io import load_unit
+from meld.seeds import generator
+from meld.serializer.base import Serializer
+from meld.stages.base import Context, read_json, write_json
+from meld.task.base import Alignment, Task
+from meld.task.di import value_text
+from meld.text import normalise
+
+VERSION = 1
+
+
+def run(context: Context, serializer: Serializer, task: Task) -> None:
+    """Write ``texts.json`` (what is to be embedded) and ``alignments.json`` (P_q and N_q, and where to mine).
+
+    Args:
+        context: Input ``data``.
+        serializer: Writes entities.
+        task: The unit's task.
+    """
+    data = load_unit(context.inputs["data"])
+    texts: set[str] = set()
+    for table in data.tables.values():
+        texts.update(serializer.text(entity) for entity in table.rows.values())
+    samples = (*data.train, *data.dev)
+    for query in (*(sample.query for sample in samples), *data.pool, *data.test):
+        texts.update(task.encoder_texts(query, serializer.text))
+    if data.task == "di":
+        texts.update(value_text(s.query.target or "", normalise(s.label)) for s in data.train)
+    alignments = task.alignments(data, serializer.text, generator(context.seed, "alignments"))
+    write_json(context.out / "texts.json", sorted(texts))
+    write_json(
+        context.out / "alignments.json",
+        {
+            "alignments": [asdict(alignment) for alignment in alignments],
+            "mining": {group: sorted(set(found)) for group, found in task.mining_texts(data, serializer.text).items()},
+        },
+    )
+
+
+def load_alignments(folder: Path) -> tuple[list[Alignment], dict[str, list[str]]]:
+    """Alignments and mining texts by group, as :func:`run` wrote them."""
+    content = read_json(folder / "alignments.json")
+    made = [
+        Alignment(a["anchor"], tuple(a["positives"]), tuple(a["negatives"]), a["group"], tuple(a["excluded"]))
+        for a in content["alignments"]
+    ]
+    return made, content["mining"]

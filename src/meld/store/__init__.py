@@ -1,0 +1,1 @@
+"""Artifacts and their keys: what a stage computed, where it lies, and what names it."""

@@ -1,0 +1,267 @@
+"""The artifact store: one directory per (stage, key), whole or absent, safe for several processes and machines.
+
+Layout below the root::
+
+    <stage>/<key>/                     a finished artifact with its manifest.json
+    <stage>/.<key>.<token>.tmp/        being written (renamed to the above when finished)
+    .work/<stage>-<key>/               what survives a kill: checkpoints of the stage that makes the artifact
+    .leases/                           who is working on what
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+
+from meld.errors import UserError
+from meld.store.keys import canonical
+from meld.store.lease import Lease
+from meld.store.machine import PeakMemory, hardware, versions
+
+MANIFEST = "manifest.json"
+
+FIELDS = ("unit", "config", "inputs", "seeds", "code")
+"""What the caller says in a manifest: the unit, the bound configuration, ``{name: "stage/key"}`` of what was read, the
+seeds by name, and what identifies the code (stage VERSION, commit). The store adds the rest."""
+
+_STAGE = re.compile(r"[a-z][a-z0-9_]*")
+_KEY = re.compile(r"[0-9a-f]{16}")
+_ABANDONED_SECONDS = 3600.0
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An artifact in the making.
+
+    Attributes:
+        out: An empty directory of this attempt's own; what is in it becomes the artifact.
+        work: A directory that belongs to the key and survives a kill: checkpoints go here. Removed once the artifact is
+            finished.
+    """
+
+    out: Path
+    work: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What ``Store.compute`` did.
+
+    Attributes:
+        path: The artifact.
+        reused: Whether it was there already (or another process made it while we waited).
+    """
+
+    path: Path
+    reused: bool
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One finished artifact, for listings."""
+
+    stage: str
+    key: str
+    path: Path
+    manifest: Mapping[str, object]
+    size_bytes: int
+
+
+class Store:
+    """Artifacts below a root directory.
+
+    Args:
+        root: The directory; made when first written to.
+        stale_after: Seconds without a heartbeat after which a process on another machine is taken for dead.
+    """
+
+    def __init__(self, root: Path, *, stale_after: float = 60.0) -> None:
+        self.root = Path(root).absolute()
+        self._stale_after = stale_after
+
+    def path(self, stage: str, key: str) -> Path:
+        """Where the artifact is or will be.
+
+        Raises:
+            ValueError: If the stage is not a lower-case word or the key not 16 hexadecimal digits.
+        """
+        if not _STAGE.fullmatch(stage) or not _KEY.fullmatch(key):
+            raise ValueError(f"no artifact can be named {stage!r}/{key!r}")
+        return self.root / stage / key
+
+    def has(self, stage: str, key: str) -> bool:
+        """Whether the artifact is finished."""
+        return (self.path(stage, key) / MANIFEST).is_file()
+
+    def manifest(self, stage: str, key: str) -> dict[str, object]:
+        """What is known about a finished artifact.
+
+        Raises:
+            UserError: If the artifact is not there or its manifest cannot be read.
+        """
+        return _read_manifest(self.path(stage, key))
+
+    def lease(self, stage: str, key: str) -> Lease:
+        """The claim to make this artifact. It saves double work; ``writing`` is safe without it."""
+        self.path(stage, key)
+        return self._lease(f"{stage}-{key}")
+
+    def compute(
+        self,
+        stage: str,
+        key: str,
+        fields: Mapping[str, object],
+        work: Callable[[Draft], None],
+        *,
+        force: bool = False,
+        on_wait: Callable[[str, float], None] | None = None,
+    ) -> Outcome:
+        """The artifact, made now if it is not there. Of several processes asking at once, one works, the others wait.
+
+        Args:
+            stage: Name of the stage.
+            key: Key of the artifact.
+            fields: What goes into the manifest, see ``FIELDS``.
+            work: Fills ``draft.out``.
+            force: Make it again although it is there.
+            on_wait: Told who is at work and for how many seconds we have waited, several times a second.
+        """
+        if not force and self.has(stage, key):
+            return Outcome(self.path(stage, key), reused=True)
+        lease = self.lease(stage, key)
+        held = lease.acquire(done=None if force else lambda: self.has(stage, key), on_wait=on_wait)
+        try:
+            # Held or not: it may have been finished between the first look and now.
+            if not force and self.has(stage, key):
+                return Outcome(self.path(stage, key), reused=True)
+            with self.writing(stage, key, fields, replace=force) as draft:
+                work(draft)
+        finally:
+            if held:
+                lease.release()
+        return Outcome(self.path(stage, key), reused=False)
+
+    @contextmanager
+    def writing(
+        self, stage: str, key: str, fields: Mapping[str, object] | None = None, *, replace: bool = False
+    ) -> Iterator[Draft]:
+        """Make an artifact: on a clean exit the draft gets its manifest and is renamed into place, all at once.
+
+        If the artifact has appeared meanwhile, the draft is dropped (equal keys mean equal content). After an exception
+        the draft is removed and the work directory stays.
+
+        Args:
+            stage: Name of the stage.
+            key: Key of the artifact.
+            fields: What goes into the manifest, see ``FIELDS``.
+            replace: Put the draft in the place of an artifact that is there.
+
+        Raises:
+            ValueError: If ``fields`` has an unknown name.
+            TypeError: If ``fields`` holds anything but plain data.
+        """
+        target = self.path(stage, key)
+        said = {"unit": "", "config": {}, "inputs": {}, "seeds": {}, "code": "", **(fields or {})}
+        unknown = sorted(set(said) - set(FIELDS))
+        if unknown:
+            raise ValueError(f"a manifest has no field {', '.join(unknown)}; fields are {', '.join(FIELDS)}")
+        canonical(said)  # fails before the work, not after it
+        self._sweep(stage, key)
+        token = uuid.uuid4().hex
+        draft = Draft(out=target.parent / f".{key}.{token}.tmp", work=self.root / ".work" / f"{stage}-{key}")
+        # The draft's own claim says that its writer lives, also when the claim on the key has been lost to somebody
+        # else.
+        with self._lease(f"draft-{token}"):
+            try:
+                draft.out.mkdir(parents=True)
+                draft.work.mkdir(parents=True, exist_ok=True)
+                started = time.perf_counter()
+                with PeakMemory() as memory:
+                    yield draft
+                manifest = {
+                    "stage": stage,
+                    "key": key,
+                    **said,
+                    "versions": versions(),
+                    "hardware": hardware(),
+                    "seconds": round(time.perf_counter() - started, 3),
+                    "peak_memory_mb": memory.mb,
+                    "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                }
+                (draft.out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+                self._publish(draft.out, target, replace=replace)
+                shutil.rmtree(draft.work, ignore_errors=True)
+            finally:
+                shutil.rmtree(draft.out, ignore_errors=True)
+
+    def entries(self) -> Iterator[Entry]:
+        """Every finished artifact, ordered by stage and key.
+
+        Raises:
+            UserError: If a manifest cannot be read.
+        """
+        for manifest in sorted(self.root.glob(f"[a-z]*/*/{MANIFEST}")):
+            path = manifest.parent
+            if _KEY.fullmatch(path.name) is None:
+                continue
+            size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
+            yield Entry(path.parent.name, path.name, path, _read_manifest(path), size)
+
+    def _lease(self, name: str) -> Lease:
+        return Lease(self.root / ".leases" / name, stale_after=self._stale_after)
+
+    def _publish(self, out: Path, target: Path, *, replace: bool) -> None:
+        aside = out.with_suffix(".old")
+        if replace or (target.exists() and not (target / MANIFEST).is_file()):
+            # A directory cannot be exchanged in one step. A kill between the two renames costs one recomputation,
+            # nothing else.
+            _rename(target, aside, unless=(errno.ENOENT,))
+        # Taken: another process was faster with the same content.
+        _rename(out, target, unless=(errno.ENOTEMPTY, errno.EEXIST))
+        shutil.rmtree(aside, ignore_errors=True)
+
+    def _sweep(self, stage: str, key: str) -> None:
+        """Remove what killed processes left of this artifact; a writer that lives keeps its draft."""
+        for left in (self.root / stage).glob(f".{key}.*"):
+            lease = self._lease(f"draft-{left.name.split('.')[2]}")
+            try:
+                silent = time.time() - lease.path.stat().st_mtime
+            except FileNotFoundError:
+                silent = _ABANDONED_SECONDS + 1
+            # A dead process of this host is known at once. Another host's gets an hour, which no clock skew reaches.
+            if lease.abandoned or silent > _ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+                lease.path.unlink(missing_ok=True)
+
+
+def _rename(source: Path, target: Path, *, unless: tuple[int, ...]) -> None:
+    """Rename a directory; errors with one of the given numbers mean that there is nothing to do."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno not in unless:
+            raise
+
+
+def _read_manifest(path: Path) -> dict[str, object]:
+    try:
+        found = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError("this artifact does not exist", where=str(path), fix="run the command that makes it") from error
+    except ValueError as error:
+        raise UserError(
+            "this artifact's manifest cannot be read", where=str(path / MANIFEST), fix=f"delete {path} and run again"
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError("this artifact's manifest is not one", where=str(path), fix=f"delete {path} and run again")
+    return found

@@ -1,0 +1,1 @@
+"""Presets of grids and launchers, shipped as the package data of ``meld.sweeps``."""

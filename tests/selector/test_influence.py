@@ -1,0 +1,244 @@
+"""Influence against per-sample autograd, and preconditioners against dense algebra."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from meld.backbone.lora import lora_parameters
+from meld.errors import ConfigError, DataError, UserError
+from meld.selector.cluster import k_centre_clusters
+from meld.selector.influence.base import complexity
+from meld.selector.influence.batch import BatchInfluence
+from meld.selector.influence.dot import DotInfluence
+from meld.selector.influence.gradients import mean_gradient, per_sample_gradients
+from meld.selector.influence.none import NoInfluence
+from meld.selector.influence.preconditioner import (
+    datainf,
+    hyperinf,
+    identity,
+    one_sided,
+    preconditioner,
+    schulz_inverse,
+    woodbury,
+)
+from meld.selector.losses import label_losses
+
+from .conftest import make_items, plain_gradient
+
+NAMES = ["one_sided", "woodbury", "datainf", "hyperinf", "identity"]
+LAMBDA = 0.03
+
+
+def gradients(n: int = 7) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """A target and n per-sample gradients of a wide, a tall and a square block."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"wide": (3, 8), "tall": (9, 2), "square": (4, 4)}
+    target = {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+    return target, {name: torch.randn((n, *shape), generator=generator) for name, shape in shapes.items()}
+
+
+def chunked(samples: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+    return [{name: part[at : at + 3] for name, part in samples.items()} for at in range(0, 7, 3)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_streaming_changes_nothing(name: str) -> None:
+    target, samples = gradients()
+    estimate = preconditioner(name)
+    whole, parts = estimate(target, [samples], LAMBDA), estimate(target, iter(chunked(samples)), LAMBDA)
+    for block, value in whole.items():
+        assert value.shape == target[block].shape
+        torch.testing.assert_close(value, parts[block], rtol=1e-4, atol=1e-4)
+
+
+def test_woodbury_equals_the_dense_inverse() -> None:
+    target, samples = gradients()
+    result = woodbury(target, [samples], LAMBDA)
+    for name, t in target.items():
+        g = samples[name].double().flatten(1)
+        fisher = g.T @ g / len(g) + LAMBDA * torch.eye(g.shape[1], dtype=torch.float64)
+        dense = (torch.linalg.inv(fisher) @ t.double().flatten()).view_as(t)
+        torch.testing.assert_close(result[name].double(), dense, rtol=1e-4, atol=1e-4)
+
+
+def test_datainf_equals_its_formula() -> None:
+    target, samples = gradients()
+    result = datainf(target, [samples], LAMBDA)
+    for name, t in target.items():
+        total = torch.zeros(t.numel(), dtype=torch.float64)
+        v = t.double().flatten()
+        for g in samples[name].double().flatten(1):
+            # The inverse of one sample's damped Fisher (Sherman and Morrison), dense; DataInf is their mean.
+            total += torch.linalg.inv(torch.outer(g, g) + LAMBDA * torch.eye(len(g), dtype=torch.float64)) @ v
+        torch.testing.assert_close(result[name].double(), (total / 7).view_as(t), rtol=1e-4, atol=1e-4)
+
+
+def test_one_sided_equals_its_formula_and_hyperinf_equals_it() -> None:
+    target, samples = gradients()
+    direct, schulz = one_sided(target, [samples], LAMBDA), hyperinf(target, [samples], LAMBDA)
+    for name, t in target.items():
+        wide = t.shape[0] < t.shape[1]
+        factor = sum((g @ g.T if wide else g.T @ g).double() for g in samples[name]) / 7
+        inverse = torch.linalg.inv(factor + LAMBDA * torch.eye(len(factor), dtype=torch.float64))
+        assert len(factor) == min(t.shape)
+        expected = inverse @ t.double() if wide else t.double() @ inverse
+        torch.testing.assert_close(direct[name].double(), expected, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(schulz[name].double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_schulz_follows_its_recurrence_and_converges() -> None:
+    root = torch.randn((5, 5), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    matrix = root @ root.T + 0.1 * torch.eye(5, dtype=torch.float64)
+    start = schulz_inverse(matrix, steps=0)
+    once = start @ (2 * torch.eye(5, dtype=torch.float64) - matrix @ start)
+    torch.testing.assert_close(schulz_inverse(matrix, steps=1), once)
+    torch.testing.assert_close(schulz_inverse(matrix), torch.linalg.inv(matrix))
+
+
+def test_identity_and_bad_names() -> None:
+    target, samples = gradients()
+    for name, value in identity(target, [samples], LAMBDA).items():
+        torch.testing.assert_close(value, target[name])
+    with pytest.raises(ConfigError, match="no preconditioner 'exact'"):
+        preconditioner("exact")
+    for name in NAMES[:-1]:
+        with pytest.raises(DataError, match="warm-up set"):
+            preconditioner(name)(target, [], LAMBDA)
+
+
+def test_per_sample_gradients_equal_autograd(lora_lm) -> None:
+    items = make_items(9, seed=1)
+    lora_lm.model.eval()
+    expected = [plain_gradient(lora_lm, item) for item in items]
+    lora_lm.model.train()
+    seen = set()
+    with torch.no_grad():  # a caller that measures under no_grad must not change anything
+        for batch, found in per_sample_gradients(lora_lm, items, max_tokens=40, max_rows=4, what="pool"):
+            assert set(found) == set(lora_parameters(lora_lm))
+            for row, index in enumerate(batch):
+                seen.add(index)
+                for name, part in found.items():
+                    torch.testing.assert_close(part[row], expected[index][name], rtol=1e-3, atol=1e-5)
+    assert seen == set(range(9))
+    assert lora_lm.model.training
+    assert max(float(part.abs().max()) for part in expected[0].values()) > 1e-2
+    assert all(not module._forward_hooks for module in lora_lm.model.modules())
+    assert all(parameter.grad is None for parameter in lora_lm.model.parameters())
+
+
+def test_mean_gradient_is_the_mean(lora_lm) -> None:
+    items = make_items(6, seed=2)
+    found = mean_gradient(lora_lm, items, max_tokens=30, max_rows=2, what="pool")
+    lora_lm.model.eval()
+    expected = [plain_gradient(lora_lm, item) for item in items]
+    for name, part in found.items():
+        torch.testing.assert_close(part, sum(g[name] for g in expected) / 6, rtol=1e-3, atol=1e-5)
+
+
+def reference_influence(lm, pool, validation, warmup, name: str) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
+    """The direction v and every item's own gradient, by per-sample autograd."""
+    lm.model.eval()
+    parts = [plain_gradient(lm, item) for item in validation]
+    target = {block: sum(part[block] for part in parts) / len(parts) for block in parts[0]}
+    warm = [plain_gradient(lm, item) for item in warmup]
+    samples = {block: torch.stack([g[block] for g in warm]) for block in target}
+    return preconditioner(name)(target, [samples], LAMBDA), [plain_gradient(lm, item) for item in pool]
+
+
+def inner(left: dict[str, Tensor], right: dict[str, Tensor]) -> float:
+    return sum(float((left[name] * right[name]).sum()) for name in left)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_dot_and_batch_equal_per_sample_autograd(lora_lm, name: str) -> None:
+    pool, validation = make_items(13, seed=4), make_items(5, seed=5)
+    embeddings = np.random.default_rng(0).normal(size=(13, 4)).astype(np.float32)
+    initial = np.array([6, 2, 9, 11])
+    direction, own = reference_influence(lora_lm, pool, validation, [pool[i] for i in initial], name)
+    expected = np.array([-inner(direction, gradient) for gradient in own])
+    lora_lm.model.train()
+
+    dot = DotInfluence(damping=LAMBDA, preconditioner=name, max_tokens=50, max_rows=5)
+    found = dot.scores(lora_lm, pool, validation, initial, embeddings)
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found / scale, expected / scale, atol=2e-4)
+
+    batch = BatchInfluence(B=3, damping=LAMBDA, preconditioner=name, max_tokens=50, max_rows=2)
+    found = batch.scores(lora_lm, pool, validation, initial, embeddings)
+    clusters = k_centre_clusters(embeddings, 3, initial)
+    means = np.array([expected[clusters.labels == label].mean() for label in clusters.labels])
+    np.testing.assert_allclose(found / scale, means / scale, atol=2e-4)
+
+    single = BatchInfluence(B=1, damping=LAMBDA, preconditioner=name)
+    found = single.scores(lora_lm, pool, validation, initial, embeddings)
+    np.testing.assert_allclose(found / scale, expected / scale, atol=2e-4)
+
+
+def test_influence_predicts_what_a_training_step_does(lora_lm) -> None:
+    """The sign of Eq. 8: with the identity for H, a step of size s on z changes the validation loss by s * I(z)."""
+    validation = make_items(4, seed=5)
+    pool = [*validation, *make_items(12, seed=6)]
+    dot = DotInfluence(preconditioner="identity", damping=LAMBDA)
+    scores = dot.scores(lora_lm, pool, validation, np.array([0]), np.zeros((16, 1), np.float32))
+    assert scores[:4].mean() < 0  # the validation items themselves help
+    lora_lm.model.eval()
+    before = label_losses(lora_lm, validation).mean()
+    parameters = lora_parameters(lora_lm)
+    for item in (int(scores.argmin()), int(scores.argmax())):
+        kept = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+        gradient = plain_gradient(lora_lm, pool[item])
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                parameter -= 1e-3 * gradient[name]
+            after = label_losses(lora_lm, validation).mean()
+            for name, parameter in parameters.items():
+                parameter.copy_(kept[name])
+        assert (after - before) / 1e-3 == pytest.approx(scores[item], rel=0.02)
+
+
+def test_warm_up_gradients_are_capped_at_the_first_picks(lora_lm) -> None:
+    pool, validation = make_items(8, seed=4), make_items(3, seed=5)
+    x = np.zeros((8, 1), np.float32)
+    capped = DotInfluence(max_warmup=2).scores(lora_lm, pool, validation, np.array([5, 1, 3]), x)
+    two = DotInfluence().scores(lora_lm, pool, validation, np.array([5, 1]), x)
+    three = DotInfluence().scores(lora_lm, pool, validation, np.array([5, 1, 3]), x)
+    np.testing.assert_allclose(capped, two)
+    assert not np.allclose(capped, three, rtol=1e-3)
+
+
+def test_bad_input_is_named(tiny_lm, lora_lm) -> None:
+    pool = make_items(3, seed=0)
+    x = np.zeros((3, 1), np.float32)
+    with pytest.raises(UserError, match="no trainable LoRA"):
+        DotInfluence().scores(tiny_lm, pool, pool, np.array([0]), x)
+    with pytest.raises(DataError, match="validation set is empty"):
+        DotInfluence().scores(lora_lm, pool, [], np.array([0]), x)
+    with pytest.raises(DataError, match="warm-up set"):
+        BatchInfluence().scores(lora_lm, pool, pool, np.array([], dtype=np.int64), x)
+    with pytest.raises(ConfigError, match="damping"):
+        DotInfluence(damping=0.0)
+    with pytest.raises(ConfigError, match="preconditioner"):
+        BatchInfluence(preconditioner="none")
+    lora_lm.model.base_model.model.lm_head.weight.requires_grad_(True)
+    lora_lm.model.base_model.model.model.norm.weight.requires_grad_(True)
+    with pytest.raises(UserError, match="norm"):
+        DotInfluence().scores(lora_lm, pool, pool, np.array([0]), x)
+
+
+def test_complexity_ranks_the_helpful_highest() -> None:
+    np.testing.assert_allclose(complexity(np.array([-5.0, 3.0, 0.0, -5.0])), [0.875, 0.25, 0.5, 0.875])
+    np.testing.assert_allclose(complexity(np.zeros(4)), [0.625] * 4)
+    assert complexity(np.array([1.0])).tolist() == [1.0]
+    ranks = complexity(np.random.default_rng(0).normal(size=50))
+    assert ranks.min() > 0.0
+    assert ranks.max() == 1.0
+    with pytest.raises(DataError, match="first is item 1"):
+        complexity(np.array([0.0, np.nan]))
+
+
+def test_no_influence() -> None:
+    assert not NoInfluence().needs_model
+    assert NoInfluence().scores(None, make_items(2, 0), [], np.array([]), None).tolist() == [0.0, 0.0]
