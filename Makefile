@@ -2,9 +2,9 @@
 
 PYTHON ?= python3
 VENV ?= .venv
-# Where pip may find a CPU build of torch besides its usual index, whose Linux build brings gigabytes of CUDA. Empty asks only
-# the indexes pip is configured for: right for a GPU machine, and for a mirror without access to this one.
-TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+# An index besides pip's own to take torch from. The usual Linux build brings gigabytes of CUDA; on a machine without a
+# GPU, give the address of PyTorch's CPU builds here (pytorch.org names it). Empty asks only pip's own indexes.
+TORCH_INDEX ?=
 # Worker processes of the tests.
 JOBS ?= 2
 

@@ -28,12 +28,16 @@ FLOORS: dict[str, int] = {
     "errors": 0,
     "types": 0,
     "text": 0,
+    "seeds": 0,
+    "progress": 0,
     "store": 1,
     "config": 1,
     "task": 1,
     "dataset": 2,
     "serializer": 2,
     "backbone": 2,
+    "trainer": 2,
+    "logger": 2,
     "encoder": 3,
     "retriever": 3,
     "annotator": 4,
@@ -46,8 +50,6 @@ FLOORS: dict[str, int] = {
     "engine": 5,
     "evaluate": 6,
     "report": 6,
-    "trainer": 2,
-    "logger": 2,
     "stages": 7,
     "pipeline": 8,
     "cli": 9,
@@ -61,8 +63,10 @@ SAME_FLOOR: frozenset[tuple[str, str]] = frozenset(
     {
         ("types", "errors"),
         ("text", "errors"),
+        ("retriever", "encoder"),
         ("__init__", "api"),
         ("cli", "api"),
+        ("cli", "__init__"),
     }
 )
 
@@ -139,12 +143,12 @@ def upward_imports(source: Path) -> list[str]:
             if top != "meld":
                 continue
             room = rest.partition(".")[0] or "__init__"
-            if room == module.room or room in PACKAGE_DATA or (module.room, room) in SAME_FLOOR:
+            if room in PACKAGE_DATA:
                 continue
             if room not in FLOORS:
                 # `from meld import __version__`: a name of the package itself, which is on the floor of `__init__`.
                 room = "__init__"
-            if room == "__init__" and module.room == "__init__":
+            if room == module.room or (module.room, room) in SAME_FLOOR:
                 continue
             if FLOORS[room] >= FLOORS[module.room]:
                 here, there = FLOORS[module.room], FLOORS[room]

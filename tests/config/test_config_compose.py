@@ -36,7 +36,7 @@ def failure(toy: Path, *overrides: str) -> UserError:
     return caught.value
 
 
-def test_defaults_are_the_papers_numbers_at_laptop_scale(toy: Path) -> None:
+def test_defaults_are_the_papers_numbers_with_the_scale_on_top(toy: Path) -> None:
     found = composed(toy)
     assert [found[key] for key in ("seed", "data_seed", "k", "B", "c", "n_demos", "sigma", "tau", "max_path")] == [
         0, 0, 3, 8, 0.3, 1, 2, 0.02, 3,
@@ -52,7 +52,7 @@ def test_defaults_are_the_papers_numbers_at_laptop_scale(toy: Path) -> None:
 
 def test_method_and_scale_choose_options_and_numbers(toy: Path) -> None:
     found = composed(toy, "method=meld_ds", "scale=paper")
-    assert (found["selector"]["name"], found["refine"]["name"]) == ("meld_ds", "once")
+    assert (found["selector"]["name"], found["refine"]["name"]) == ("meld_ds", "mixture")
     assert [found[group]["name"] for group in ("encoder", "backbone", "proxy", "logger", "trainer")] == [
         "bge_large", "mistral_7b", "qwen2_5_0_5b", "wandb", "gpu",
     ]  # fmt: skip
@@ -69,7 +69,7 @@ def test_precedence(toy: Path, presets: Preset) -> None:
     assert (found["n_demos"], found["sigma"], found["k"], found["expert"]["rank"]) == (5, 3, 2, 4)
     assert found["backbone"]["name"] == "qwen2_5_0_5b"
     assert found["encoder"]["name"] == "bge_large"
-    assert found["refine"]["name"] == "once"
+    assert found["refine"]["name"] == "mixture"
     # sweep over experiment, command line over all
     assert composed(toy, "experiment=x", "sweep=grid")["k"] == 1
     found = composed(

@@ -82,7 +82,9 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         UserError: For anything the user can mend.
     """
     context = HydraConfig.get()
-    choices: dict[str, str] = {str(k): str(v) for k, v in context.runtime.choices.items() if not str(k).startswith("hydra/")}
+    choices: dict[str, str] = {
+        str(k): str(v) for k, v in context.runtime.choices.items() if not str(k).startswith("hydra/")
+    }
     tree, shown = _resolved(config, choices)
     console = Console()
     if tree["dry_run"]:
@@ -102,12 +104,14 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
                 console.print(costs_table(costs))
         console.print(f"report: {folder / 'report.html'}", highlight=False, soft_wrap=True)
     else:
-        console.print(f"stopped after {tree['until']}; artifacts: {folder / 'artifacts'}", highlight=False, soft_wrap=True)
+        console.print(
+            f"stopped after {tree['until']}; artifacts: {folder / 'artifacts'}", highlight=False, soft_wrap=True
+        )
 
 
 def _resolved(config: DictConfig, choices: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The validated configuration as plain containers, with and without secrets."""
-    own = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+    own = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     with open_dict(own):
         validate(own, origin=origin_of(choices, list(HydraConfig.get().overrides.task)))
     return plain(own), redact(own)

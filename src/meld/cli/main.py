@@ -52,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             return run_verb(words[0], words[1:])
         if words and "=" not in words[0] and not words[0].startswith(("-", "~", "+")):
             raise UserError(
-                f"There is no command {words[0]!r}.", fix=f"use one of {', '.join(_VERBS)}, or key=value to run the pipeline"
+                f"There is no command {words[0]!r}.",
+                fix=f"use one of {', '.join(_VERBS)}, or key=value to run the pipeline",
             )
         return _run_hydra(words)
     except UserError as error:

@@ -18,7 +18,18 @@ def is_multirun(argv: Sequence[str]) -> bool:
 
 def overrides_of(argv: Sequence[str]) -> list[str]:
     """The ``key=value`` words of a command line, without flags and their arguments."""
-    takes_argument = {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn", "--package", "-p", "--info", "-i"}
+    takes_argument = {
+        "--config-dir",
+        "-cd",
+        "--config-path",
+        "-cp",
+        "--config-name",
+        "-cn",
+        "--package",
+        "-p",
+        "--info",
+        "-i",
+    }
     found = []
     skip = False
     for word in argv:
@@ -26,7 +37,7 @@ def overrides_of(argv: Sequence[str]) -> list[str]:
             skip = False
         elif word in takes_argument:
             skip = True
-        elif not word.startswith("-") and "=" in word or word.startswith("~"):
+        elif (not word.startswith("-") and "=" in word) or word.startswith("~"):
             found.append(word)
     return found
 

@@ -120,7 +120,9 @@ def ask(
     lengths = [model.lm.count(prompts[i].text) + max_new_tokens for i in open_ended]
     for batch in batches_by_length(lengths, batch_tokens):
         rows = [open_ended[i] for i in batch]
-        for row, text in zip(rows, model.generate([prompts[i] for i in rows], gates[rows], max_new_tokens), strict=True):
+        for row, text in zip(
+            rows, model.generate([prompts[i] for i in rows], gates[rows], max_new_tokens), strict=True
+        ):
             replies[row] = Reply(text=text)
         progress.advance(len(rows))
     return replies

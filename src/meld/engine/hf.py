@@ -1,4 +1,4 @@
-"""``engine=hf``: PEFT merges each distinct mixture into one adapter (``cat``); rows of a batch are grouped by mixture."""
+"""``engine=hf``: PEFT merges each distinct mixture into one adapter (``cat``); batch rows are grouped by mixture."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from meld.backbone.language_model import Encoded, LanguageModel
 from meld.backbone.lora import read_adapter
 from meld.engine.base import check_base
 from meld.types import Prompt
+
 
 class HuggingFaceEngine:
     """Runs mixtures through PEFT's ``add_weighted_adapter(combination_type="cat")``.

@@ -1,8 +1,8 @@
 """``engine=stacked``: one batch, a different mixture of experts in every row, nothing merged.
 
-The mixture sum_e g_e B_e A_e x of all experts is one product with all A stacked, a scaling of each expert's rows by its gate
-for that query, and one product with all B side by side. It equals PEFT's ``cat`` exactly; the overhead over the base layer is
-about 2 n r / d.
+The mixture sum_e g_e B_e A_e x of all experts is one product with all A stacked, a scaling of each expert's rows by
+its gate for that query, and one product with all B side by side. It equals PEFT's ``cat`` exactly; the overhead over
+the base layer is about 2 n r / d.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class StackedModel:
 
     @staticmethod
     def _stack(lm: LanguageModel, adapters: Mapping[str, Path]) -> dict[str, tuple[Tensor, Tensor, int]]:
-        """For each layer all A (n*r, d_in), all scaled B (d_out, n*r), and r; an expert without the layer gets zeros."""
+        """For each layer all A (n*r, d_in), all scaled B (d_out, n*r), and r; zeros for an expert without the layer."""
         per_expert = {}
         ranks = set()
         for name, folder in adapters.items():

@@ -27,7 +27,8 @@ class Lesson:
     """One training example.
 
     Attributes:
-        encoded: The prompt and the answers: the label first, then wrong candidates (none for open answers without candidates).
+        encoded: The prompt and the answers: the label first, then wrong candidates (none for open answers without
+            candidates).
         weight: Weight in the loss.
     """
 
@@ -41,8 +42,8 @@ class LitExpert(L.LightningModule):
     Args:
         lm: A language model with one trainable adapter (:func:`meld.backbone.lora.attach_lora`).
         objective: ``answer``: mean negative log-likelihood per answer token, as in the papers. ``ranking``: softmax
-            cross-entropy over the total log-probabilities of label and candidates, which is how ``decode=rank`` uses the model.
-            ``both``: their sum.
+            cross-entropy over the total log-probabilities of label and candidates, which is how ``decode=rank`` uses
+            the model. ``both``: their sum.
         lr: Peak learning rate.
         weight_decay: AdamW's.
         total_steps: Length of the learning-rate schedule.
@@ -202,8 +203,17 @@ class LoraExpert:
                 data = SeededData(lessons, dev, self.batch_size, derive(seed, "order"), lambda x: x.encoded.length)
                 wrapped.model.train()
                 trainer.fit(
-                    module, data, epochs=passes, seed=derive(seed, "dropout"), work=work, what=what, progress=progress,
-                    logger=logger, monitor="dev/loss", patience=self.patience, accumulate=self.accumulate,
+                    module,
+                    data,
+                    epochs=passes,
+                    seed=derive(seed, "dropout"),
+                    work=work,
+                    what=what,
+                    progress=progress,
+                    logger=logger,
+                    monitor="dev/loss",
+                    patience=self.patience,
+                    accumulate=self.accumulate,
                 )
             wrapped.model.eval()
             after = self._dev_loss(module, dev)

@@ -1,7 +1,7 @@
 """The steps a meta-path is made of: what applying an expert does to a query (method section 2).
 
-A step *attaches* candidates or evidence (BLK, ED, solved by the encoder alone) or *fills* a missing attribute (DI). It acts where
-its attribute aligns with one of the query's, and leaves every other query as it is.
+A step *attaches* candidates or evidence (BLK, ED, solved by the encoder alone) or *fills* a missing attribute (DI). It
+acts where its attribute aligns with one of the query's, and leaves every other query as it is.
 """
 
 from __future__ import annotations

@@ -27,11 +27,13 @@ def top_k_gates(weights: NDArray[np.float64], k: int, levels: int) -> NDArray[np
     gates = np.zeros_like(weights, dtype=np.float64)
     for row, weight in enumerate(weights):
         chosen = np.argsort(-weight, kind="stable")[:k]
-        share = weight[chosen] / weight[chosen].sum() if weight[chosen].sum() > 0 else np.full(len(chosen), 1 / len(chosen))
+        share = (
+            weight[chosen] / weight[chosen].sum() if weight[chosen].sum() > 0 else np.full(len(chosen), 1 / len(chosen))
+        )
         if levels:
             scaled = share * levels
             floor = np.floor(scaled + 1e-9)
-            missing = int(round(levels - floor.sum()))
+            missing = round(float(levels - floor.sum()))
             order = np.argsort(-(scaled - floor), kind="stable")[:missing]
             floor[order] += 1
             share = floor / levels

@@ -1,8 +1,9 @@
-"""``dry_run=true``: the stages with their keys, what the store has, how long the rest took elsewhere, and sample prompts."""
+"""``dry_run=true``: the stages with their keys, what the store has, how long the rest took, and sample prompts."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -41,7 +42,9 @@ def show(tree: Mapping[str, Any], store: Store, console: Console) -> None:
     new = sum(not store.has(node.stage, node.key) for node in nodes)
     about = f"about {rest:.0f} s by earlier runs on this store" if new > unknown else "no earlier run to estimate from"
     extra = f", {unknown} without an estimate" if unknown and new > unknown else ""
-    console.print(f"{len(nodes)} artifacts, {new} to be computed: {about if new else 'nothing to do'}{extra}", highlight=False)
+    console.print(
+        f"{len(nodes)} artifacts, {new} to be computed: {about if new else 'nothing to do'}{extra}", highlight=False
+    )
     _sample_prompts(plan, console)
 
 
@@ -62,6 +65,10 @@ def _guess(node: Node, past: Mapping[tuple[str, str], float]) -> float | None:
     return sum(same_stage) / len(same_stage) if same_stage else None
 
 
+def _tokens(tokenizer: Any, text: str) -> int:
+    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
 def _sample_prompts(plan: Plan, console: Console) -> None:
     """One prompt per task that asks a language model, without demonstrations."""
     shown = set()
@@ -76,7 +83,7 @@ def _sample_prompts(plan: Plan, console: Console) -> None:
         writer = PromptWriter(
             plan.workshop.serializer,
             plan.workshop.tasks,
-            lambda text, tokenizer=tokenizer: len(tokenizer(text, add_special_tokens=False)["input_ids"]),
+            partial(_tokens, tokenizer),
             backbone.max_prompt_tokens,
         )
         query = (*(s.query for s in data.train), *data.test)[0]

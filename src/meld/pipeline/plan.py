@@ -37,7 +37,12 @@ from meld.types import UnitData
 Run = Callable[[Context, Workshop], None]
 
 PART_OF = {
-    "index": "encode", "features": "select", "influence": "select", "pick": "select", "gold": "evaluate", "baseline": "evaluate",
+    "index": "encode",
+    "features": "select",
+    "influence": "select",
+    "pick": "select",
+    "gold": "evaluate",
+    "baseline": "evaluate",
 }
 """Artifacts that belong to a stage of the chain under a name of their own."""
 
@@ -171,7 +176,9 @@ class _Planner:
         self.seed = int(tree["seed"])
         self.c = build_components(tree)
         allow = tuple(tree.get("allow") or ())
-        self.tasks: dict[str, Task] = {n: build(cfg, allow=allow, place=f"tasks.{n}") for n, cfg in tree["tasks"].items()}
+        self.tasks: dict[str, Task] = {
+            n: build(cfg, allow=allow, place=f"tasks.{n}") for n, cfg in tree["tasks"].items()
+        }
         self.datasets: dict[str, Dataset] = {
             n: build(cfg, allow=allow, place=f"datasets.{n}") for n, cfg in tree["datasets"].items()
         }
@@ -179,14 +186,23 @@ class _Planner:
         self.nodes: dict[str, Node] = {}
         self.sources: dict[str, Callable[[], Source]] = {}
         self.spec = {
-            name: component_spec(tree[name]) for name in Components.__dataclass_fields__ if isinstance(tree[name], Mapping)
+            name: component_spec(tree[name])
+            for name in Components.__dataclass_fields__
+            if isinstance(tree[name], Mapping)
         }
         self.weights = {name: getattr(self.c, name).fingerprint() for name in ("encoder", "backbone", "proxy")}
         self.notes: list[str] = []
 
     def add(
-        self, stage: str, unit: str, version: int, inputs: Mapping[str, Node], config: Mapping[str, Any], run: Run,
-        trains: bool = False, seed: int | None = None,
+        self,
+        stage: str,
+        unit: str,
+        version: int,
+        inputs: Mapping[str, Node],
+        config: Mapping[str, Any],
+        run: Run,
+        trains: bool = False,
+        seed: int | None = None,
     ) -> Node:
         seed = derive(self.seed, stage, unit) if seed is None else seed
         key = digest(stage, version, dict(config), {name: node.key for name, node in inputs.items()}, seed)
@@ -200,7 +216,7 @@ class _Planner:
     # -- data ---------------------------------------------------------------------------------------------------------
 
     def data(self) -> None:
-        """One ``data`` and one ``gold`` node per unit, keyed by content: hidden labels change the key of ``gold`` alone."""
+        """One ``data`` and one ``gold`` node per unit, keyed by content: hidden labels change only ``gold``'s key."""
         for name, dataset in self.datasets.items():
             digests, load = self._digests(name, dataset)
             self.sources[name] = load
@@ -270,8 +286,15 @@ class _Planner:
         order = {stage: i for i, stage in enumerate(STAGES)}
         nodes = sorted(self.nodes.values(), key=lambda node: order[node.chain_stage])
         return Plan(
-            tuple(nodes), self.units, self.experts, synthetic, self.workshop, self.c.trainer, self.c.backbone,
-            tuple(self.notes), lambda unit: self.sources[unit.rpartition(".")[0]]().units[unit],
+            tuple(nodes),
+            self.units,
+            self.experts,
+            synthetic,
+            self.workshop,
+            self.c.trainer,
+            self.c.backbone,
+            tuple(self.notes),
+            lambda unit: self.sources[unit.rpartition(".")[0]]().units[unit],
         )
 
     def task(self, unit: str) -> Task:
@@ -318,7 +341,11 @@ class _Planner:
         def run(context: Context, shop: Workshop) -> None:
             encoded = context.inputs["encode"]
             annotate.run(
-                context, shop.unit(context, unit), self.c.annotator, self.c.retriever, self.tasks,
+                context,
+                shop.unit(context, unit),
+                self.c.annotator,
+                self.c.retriever,
+                self.tasks,
                 lambda: shop.embedder(encoded),
             )
 
@@ -354,8 +381,15 @@ class _Planner:
 
         def run(context: Context, shop: Workshop) -> None:
             init.run(
-                context, shop.questions(context, unit, self.c.backbone), {u: shop.unit(context, u) for u in steps}, steps,
-                self.c.metapath, self.c.expert, self.c.backbone, shop.model(self.c.backbone), self.c.trainer,
+                context,
+                shop.questions(context, unit, self.c.backbone),
+                {u: shop.unit(context, u) for u in steps},
+                steps,
+                self.c.metapath,
+                self.c.expert,
+                self.c.backbone,
+                shop.model(self.c.backbone),
+                self.c.trainer,
             )
 
         config = {
@@ -382,22 +416,34 @@ class _Planner:
         selector = self.c.selector
         without_c = {name: value for name, value in self.spec["selector"].items() if name != "c"}
         proxy = {
-            "serializer": self.spec["serializer"], "proxy": self.spec["proxy"], "weights": self.weights["proxy"],
+            "serializer": self.spec["serializer"],
+            "proxy": self.spec["proxy"],
+            "weights": self.weights["proxy"],
             "task": self.task_spec(unit),
         }
 
         def features(context: Context, shop: Workshop) -> None:
             model = shop.model(self.c.proxy) if selector.needs_losses else None
             select.run_features(
-                context, selector, shop.questions(context, unit, self.c.proxy),
-                shop.questions(context, unit, self.c.proxy, with_demos=False), model, shop.embedder(context.inputs["encode"]),
+                context,
+                selector,
+                shop.questions(context, unit, self.c.proxy),
+                shop.questions(context, unit, self.c.proxy, with_demos=False),
+                model,
+                shop.embedder(context.inputs["encode"]),
             )
 
         def influence(context: Context, shop: Workshop) -> None:
             assert isinstance(selector, MeldDS)
             select.run_influence(
-                context, selector, shop.questions(context, unit, self.c.proxy), self.c.proxy, shop.model(self.c.proxy),
-                self.c.expert, self.c.trainer, selector.max_warm_up,
+                context,
+                selector,
+                shop.questions(context, unit, self.c.proxy),
+                self.c.proxy,
+                shop.model(self.c.proxy),
+                self.c.expert,
+                self.c.trainer,
+                selector.max_warm_up,
             )
 
         def pick(context: Context, shop: Workshop) -> None:
@@ -405,14 +451,18 @@ class _Planner:
 
         base = {**self.unit_inputs(unit), "metapath": self.get("metapath", unit)}
         needs = {
-            "embeddings": selector.needs_features, "losses": selector.needs_losses,
+            "embeddings": selector.needs_features,
+            "losses": selector.needs_losses,
             "quality": self.spec["selector"].get("quality") if selector.needs_losses else None,
         }
         measured = self.add("features", unit, select.VERSION, base, {**proxy, **needs}, features)
         inputs = {**base, "features": measured}
         if selector.needs_influence:
             config = {
-                **proxy, "selector": without_c, "expert": self.spec["expert"], "trainer": self.spec["trainer"],
+                **proxy,
+                "selector": without_c,
+                "expert": self.spec["expert"],
+                "trainer": self.spec["trainer"],
             }
             inputs["influence"] = self.add("influence", unit, select.VERSION, inputs, config, influence, trains=True)
         self.add("pick", unit, select.VERSION, inputs, {"selector": self.spec["selector"]}, pick)
@@ -421,7 +471,13 @@ class _Planner:
         def run(context: Context, shop: Workshop) -> None:
             questions = {u: shop.questions(context, u, self.c.backbone) for u in self.experts}
             refine.run(
-                context, questions, unit, self.c.refine, self.c.expert, self.c.backbone, shop.model(self.c.backbone),
+                context,
+                questions,
+                unit,
+                self.c.refine,
+                self.c.expert,
+                self.c.backbone,
+                shop.model(self.c.backbone),
                 self.c.trainer,
             )
 
@@ -431,7 +487,9 @@ class _Planner:
         if f"pick:{unit}" in self.nodes:
             inputs["pick"] = self.get("pick", unit)
         config = {
-            **self.asking(*self.experts), "refine": self.spec["refine"], "expert": self.spec["expert"],
+            **self.asking(*self.experts),
+            "refine": self.spec["refine"],
+            "expert": self.spec["expert"],
             "trainer": self.spec["trainer"],
         }
         self.add("refine", unit, refine.VERSION, inputs, config, run, trains=True)
@@ -446,7 +504,13 @@ class _Planner:
             else:
                 questions, model = {}, None
             route.run(
-                context, questions, router, self.c.backbone, model, self.c.trainer, getattr(router, "queries_per_unit", 0)
+                context,
+                questions,
+                router,
+                self.c.backbone,
+                model,
+                self.c.trainer,
+                getattr(router, "queries_per_unit", 0),
             )
 
         inputs = self.unit_inputs(*self.experts)
@@ -458,6 +522,7 @@ class _Planner:
 
     def infer(self, unit: str) -> None:
         if self.task(unit).solver == "encoder":
+
             def encoder(context: Context, shop: Workshop) -> None:
                 infer.run_encoder(context, shop.unit(context, unit))
 
@@ -468,8 +533,16 @@ class _Planner:
         def run(context: Context, shop: Workshop) -> None:
             questions = {u: shop.questions(context, u, self.c.backbone) for u in (unit, *steps) if u in self.experts}
             infer.run_llm(
-                context, questions, {u: shop.unit(context, u) for u in steps}, unit, steps, self.c.router, self.c.mixer,
-                self.c.engine, self.c.backbone, shop.model(self.c.backbone),
+                context,
+                questions,
+                {u: shop.unit(context, u) for u in steps},
+                unit,
+                steps,
+                self.c.router,
+                self.c.mixer,
+                self.c.engine,
+                self.c.backbone,
+                shop.model(self.c.backbone),
             )
 
         inputs = self.unit_inputs(unit, *steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import socket
@@ -38,11 +39,35 @@ def identity(tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, A
         choices: Group to option, as composed.
     """
     groups = (
-        "suite", "encoder", "retriever", "annotator", "backbone", "expert", "metapath", "selector", "refine", "router",
-        "mixer", "engine", "trainer", "serializer", "transfer",
+        "suite",
+        "encoder",
+        "retriever",
+        "annotator",
+        "backbone",
+        "expert",
+        "metapath",
+        "selector",
+        "refine",
+        "router",
+        "mixer",
+        "engine",
+        "trainer",
+        "serializer",
+        "transfer",
     )
     numbers = (
-        "seed", "data_seed", "k", "B", "c", "n_demos", "sigma", "tau", "lambda1", "lambda2", "damping", "max_path",
+        "seed",
+        "data_seed",
+        "k",
+        "B",
+        "c",
+        "n_demos",
+        "sigma",
+        "tau",
+        "lambda1",
+        "lambda2",
+        "damping",
+        "max_path",
     )
     flat: dict[str, Any] = {"method": tree["system"]}
     flat |= {name: choices[name] for name in groups if name in choices}
@@ -63,8 +88,16 @@ class RunRecord:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._status: dict[str, Any] = {
-            "state": "running", "stage": "", "done": 0, "total": 0, "started": _now(), "updated": _now(), "command": command,
-            "error": None, "pid": os.getpid(), "host": socket.gethostname(),
+            "state": "running",
+            "stage": "",
+            "done": 0,
+            "total": 0,
+            "started": _now(),
+            "updated": _now(),
+            "command": command,
+            "error": None,
+            "pid": os.getpid(),
+            "host": socket.gethostname(),
         }
 
     def update(self, **fields: Any) -> None:
@@ -103,6 +136,9 @@ def execute(
     Raises:
         UserError: If data or weights are missing or unusable, or a stage cannot be carried out.
     """
+    # Lightning's notes on devices and finished epochs would drown the one line per stage.
+    for noisy in ("lightning.pytorch", "lightning.fabric", "sentence_transformers", "httpx"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
     record = RunRecord(folder, command)
     record.update()
     try:
@@ -200,7 +236,11 @@ def _in_own_process(node: Node, tree: Mapping[str, Any], draft: Draft) -> None:
     spec = draft.work / "spec.json"
     spec.write_text(json.dumps({"tree": tree, "node": node.id, "out": str(draft.out), "work": str(draft.work)}))
     done = subprocess.run(
-        [sys.executable, "-m", "meld.pipeline.worker", str(spec)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-m", "meld.pipeline.worker", str(spec)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     (draft.work / "worker.log").write_text(done.stdout)
     if done.returncode:
@@ -252,7 +292,8 @@ def _write_run(
             {
                 "experts": list(plan.experts),
                 "units": {
-                    u: {"mean_weights": r["mean_weights"], "entropy": r["entropy"], "path": r["path"]} for u, r in routing.items()
+                    u: {"mean_weights": r["mean_weights"], "entropy": r["entropy"], "path": r["path"]}
+                    for u, r in routing.items()
                 },
             },
         )
@@ -260,9 +301,7 @@ def _write_run(
     if selection:
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
     write_report(folder)
-    sink.summary(
-        {f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]}
-    )
+    sink.summary({f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]})
 
 
 def _selection(plan: Plan, made: Mapping[str, Path]) -> dict[str, Any]:
@@ -297,4 +336,3 @@ def _link(folder: Path, made: Mapping[str, Path]) -> None:
         except OSError:
             # File systems without symbolic links get a file that names the place.
             link.with_suffix(".path.txt").write_text(target + "\n")
-

@@ -1,7 +1,8 @@
 """``python -m meld.pipeline.worker SPEC``: one training stage in a process of its own.
 
-Under DDP, Lightning starts this very command again for every further rank; a whole run or a sweep would be started again
-otherwise. Ranks above zero write to a scratch directory: their weights are the same, and only one process may fill an artifact.
+Under DDP, Lightning starts this very command again for every further rank; a whole run or a sweep would be started
+again otherwise. Ranks above zero write to a scratch directory: their weights are the same, and only one process may
+fill an artifact.
 """
 
 from __future__ import annotations

@@ -38,7 +38,15 @@ class Workshop:
     def model(self, backbone: HuggingFaceBackbone) -> LanguageModel:
         """The loaded base model; recipes that load the same weights the same way share it."""
         same = "|".join(
-            str(v) for v in (backbone.path, backbone.revision, backbone.dtype, backbone.as_decoder, backbone.attention, backbone.device)
+            str(v)
+            for v in (
+                backbone.path,
+                backbone.revision,
+                backbone.dtype,
+                backbone.as_decoder,
+                backbone.attention,
+                backbone.device,
+            )
         )
         if same not in self._models:
             with quiet_libraries():
@@ -58,7 +66,8 @@ class Workshop:
         same = (name, "|".join(map(str, paths.values())))
         if same not in self._units:
             data, index = paths["data"], paths["index"]
-            assert data is not None and index is not None
+            assert data is not None
+            assert index is not None
             self._units[same] = Unit(
                 name,
                 self.tasks[name.rpartition(".")[2]],

@@ -69,7 +69,7 @@ def relevant_not_redundant(
 ) -> list[int]:
     """Delta X: samples that are relevant to the task and tell something new (the *min* of Eq. 1).
 
-    Greedy by (cosine to the task's centroid) - mu * (mean cosine to X) - mu * (highest cosine to what is already chosen).
+    Greedy by (cosine to the task's centroid) - mu * (mean cosine to X) - mu * (highest cosine to what is chosen).
 
     Args:
         pool: Shape (m, d), unit vectors to choose from.

@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from meld.refine.base import Material, Round
+from meld.seeds import derive
+from meld.selector.diversity.graph_cut import GraphCut
 from meld.selector.dsir import dsir_scores, resample
 from meld.selector.objective import Objective
-from meld.selector.diversity.graph_cut import GraphCut
 from meld.selector.optimizer.incremental import Incremental
-from meld.seeds import derive
 from meld.types import Sample
 
 
 class MixtureRefinement:
-    """X_train plus an auxiliary set: other tasks' pools, filtered by DSIR toward the few-shot samples, then chosen by F_div.
+    """X_train plus an auxiliary set: other tasks' pools, filtered by DSIR toward the few-shot samples, chosen by F_div.
 
     Args:
         auxiliary: Size of the auxiliary set, as a share of the selected samples.
@@ -53,7 +53,9 @@ class MixtureRefinement:
             scores = dsir_scores([text_of(s) for s in material.others], target or [text_of(s) for s in material.own])
             kept = resample(scores, min(len(material.others), round(self.keep * size)), derive(seed, "dsir"))
             cut = GraphCut(self.lambda1, self.lambda2).start(material.other_vectors[kept])
-            picks = Incremental().maximize(Objective({"diversity": cut}, {"diversity": 1.0}), size, derive(seed, "auxiliary"))
+            picks = Incremental().maximize(
+                Objective({"diversity": cut}, {"diversity": 1.0}), size, derive(seed, "auxiliary")
+            )
             chosen = [int(i) for i in np.asarray(kept)[picks]]
         samples = (*material.own, *(material.others[i] for i in chosen))
         return [Round(samples, len(chosen), {"selected": len(material.own), "auxiliary": len(chosen)})]

@@ -38,7 +38,8 @@ class RoutedQuery:
         """Experts to attract: those that are right, or the one with the lowest loss if none is."""
         if self.right.any():
             return self.right
-        return np.arange(len(self.losses)) == int(np.argmin(self.losses))
+        lowest: NDArray[np.bool_] = np.arange(len(self.losses)) == int(np.argmin(self.losses))
+        return lowest
 
 
 class Routing(Protocol):

@@ -44,7 +44,7 @@ class Head(nn.Module):
 
 
 def diversity_penalty(weights: Tensor, agreement: Tensor) -> Tensor:
-    """Eq. 2's min term: sum over pairs i < j of p_i * p_j * (agreement of their answers off the gold label), mean over queries.
+    """Eq. 2's min term: sum over pairs i < j of p_i * p_j * (agreement off the gold label), mean over queries.
 
     Args:
         weights: Shape (n, experts), the router's probabilities p.
@@ -68,7 +68,14 @@ class LitRouter(L.LightningModule):
     """
 
     def __init__(
-        self, model: Any, head: Head, tau: float, diversity: float, lr: float, encoder_lr: float, tuned_layers: int,
+        self,
+        model: Any,
+        head: Head,
+        tau: float,
+        diversity: float,
+        lr: float,
+        encoder_lr: float,
+        tuned_layers: int,
         total_steps: int,
     ) -> None:
         super().__init__()
@@ -103,7 +110,7 @@ class LitRouter(L.LightningModule):
     def loss(self, batch: Sequence[RoutedQuery]) -> Tensor:
         """Contrastive loss of each query against the experts, plus the diversity term. It does not depend on k."""
         cosines = self.cosines([query.text for query in batch])
-        n, experts = cosines.shape
+        experts = cosines.shape[1]
         positive = torch.tensor(np.stack([query.positives for query in batch]), device=cosines.device)
         # All experts positive says nothing about preference; such a query only takes part in the diversity term.
         telling = ~positive.all(dim=1)
@@ -203,8 +210,14 @@ class ContrastiveRouter:
         )
         data = SeededData(queries, (), self.batch_size, derive(seed, "order"))
         trainer.fit(
-            module, data, epochs=self.epochs, seed=derive(seed, "dropout"), work=work, what="train router",
-            progress=progress, logger=logger,
+            module,
+            data,
+            epochs=self.epochs,
+            seed=derive(seed, "dropout"),
+            work=work,
+            what="train router",
+            progress=progress,
+            logger=logger,
         )
         module.eval()
         embedder.model.save(str(out / "encoder"), create_model_card=False)
@@ -223,9 +236,7 @@ class ContrastiveRouter:
         return _Fitted(self, embedder, head.eval())
 
     @torch.no_grad()
-    def _weights(
-        self, embedder: Embedder, head: Head, texts: Sequence[str], progress: Progress
-    ) -> NDArray[np.float64]:
+    def _weights(self, embedder: Embedder, head: Head, texts: Sequence[str], progress: Progress) -> NDArray[np.float64]:
         distinct = sorted(set(texts))
         row = {text: i for i, text in enumerate(distinct)}
         cosines = head(torch.tensor(embedder.embed(distinct, progress)))

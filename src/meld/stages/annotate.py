@@ -73,7 +73,6 @@ def run(
     extra = Vectors.of(missing, embedder(), context.progress) if missing else Vectors([], unit.vectors.array[:0])
     extra.save(context.out / "extra")
     if unit.task.solver == "llm":
-
         asked = {q.id: q for q in (*(s.query for s in samples), *(s.query for s in few_shot), *data.test)}
         corpus = [s for s in samples if not s.provenance.startswith("transformed")] or list(samples)
         found = retriever.retrieve(

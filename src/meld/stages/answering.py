@@ -1,4 +1,4 @@
-"""Asking experts: from queries and gates to answers. Meta-path, routing, inference and ``predict`` all go through here."""
+"""Asking experts: from queries and gates to answers. Meta-path, routing, inference and ``predict`` use this."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ def answer(
         gates: Shape (n, experts), rows sum to one.
         backbone: For batch size and answer length.
         progress: The display.
-        mixes: ``weights``: one pass under the mixed update. ``answers``: every chosen expert answers alone and the answer
-            distributions are averaged with the gates.
+        mixes: ``weights``: one pass under the mixed update. ``answers``: every chosen expert answers alone and the
+            answer distributions are averaged with the gates.
         what: Name of the step for the display.
 
     Returns:
@@ -47,7 +47,7 @@ def answer(
     prompts = questions.prompts(queries)
     answerable = [i for i, prompt in enumerate(prompts) if prompt.options is None or len(prompt.options) > 0]
     asked = [prompts[i] for i in answerable]
-    chosen = gates[answerable] if len(answerable) else gates[:0]
+    chosen = gates[answerable] if answerable else gates[:0]
 
     def run(selected: Sequence[Prompt], rows: NDArray[np.float64]) -> list[Reply]:
         return ask(model, selected, rows, backbone.batch_tokens, backbone.max_new_tokens, progress, what)
@@ -85,9 +85,7 @@ def answer(
     return out
 
 
-def _read(
-    task: Task, query: Query, text: str, experts: tuple[str, ...], weights: tuple[float, ...]
-) -> Prediction:
+def _read(task: Task, query: Query, text: str, experts: tuple[str, ...], weights: tuple[float, ...]) -> Prediction:
     value = task.parse(text)
     if value is not None and task.options is None:
         value = surface_form(value, query)

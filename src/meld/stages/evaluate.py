@@ -80,7 +80,9 @@ def _write_predictions(context: Context, data: UnitData, predictions: Sequence[P
     ids = table.column("query_id").to_pylist()
     extra = {
         "gold": pa.array([list(gold.get(i, ())) for i in ids], pa.list_(pa.string())),
-        "correct": pa.array([is_correct(data.task, ordered[i], gold) if i in gold else None for i in ids], pa.bool_()),
+        "correct": pa.array(
+            [is_correct(data.task, ordered[i], gold[i]) if i in gold else None for i in ids], pa.bool_()
+        ),
         "query": pa.array([_describe(queries[i]) for i in ids], pa.string()),
     }
     for name, column in extra.items():

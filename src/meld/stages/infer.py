@@ -52,8 +52,8 @@ def run_llm(
     """Write ``predictions.parquet`` and ``routing.json``.
 
     Args:
-        context: Inputs ``refine:<unit>`` (all experts), ``route``, ``metapath``, ``init:<unit>`` (experts that are steps of the
-            path) and, for data cleaning of flagged cells, ``flags`` (predictions of error detection).
+        context: Inputs ``refine:<unit>`` (all experts), ``route``, ``metapath``, ``init:<unit>`` (experts that are
+            steps of the path) and, for data cleaning of flagged cells, ``flags`` (predictions of error detection).
         questions: Questions of the unit and of the units whose experts are steps.
         others: Units that are steps.
         name: The unit.
@@ -79,9 +79,7 @@ def run_llm(
     gates = mixer.gates(weights) if len(asked) else np.zeros((0, len(experts)))
     model = engine.open(lm, {expert: adapters[expert] for expert in experts})
     try:
-        predictions = answer(
-            own, asked, model, gates, backbone, context.progress, mixer.mixes, what=f"answer {name}"
-        )
+        predictions = answer(own, asked, model, gates, backbone, context.progress, mixer.mixes, what=f"answer {name}")
     finally:
         model.close()
     save_predictions(sorted([*predictions, *skipped], key=lambda p: p.query_id), context.out / "predictions.parquet")

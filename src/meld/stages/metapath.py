@@ -52,7 +52,10 @@ def run(
     model = StackedEngine().open(lm, adapters)
     try:
         steps = build_steps(
-            step_names, unit, {n: questions[n].unit for n in step_names}, expert_asker(questions, model, backbone, context.progress)
+            step_names,
+            unit,
+            {n: questions[n].unit for n in step_names},
+            expert_asker(questions, model, backbone, context.progress),
         )
         dev = list(unit.data.dev)
         useful = [n for n, step in steps.items() if any(step.applies(s.query) for s in (*dev, *unit.samples))]

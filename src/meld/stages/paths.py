@@ -21,8 +21,8 @@ Ask = Callable[[Unit, Sequence[Query]], Sequence[str | None]]
 def possible_steps(unit: str, units: Sequence[str], llm_units: Sequence[str]) -> tuple[str, ...]:
     """Units that can be steps of a unit's path, as far as names tell: the pipeline declares them as inputs.
 
-    Blocking of the same dataset for matching, error detection of the same table for cleaning, and imputation experts of any
-    other unit; whether an imputation expert finds a gap to fill only the data tell.
+    Blocking of the same dataset for matching, error detection of the same table for cleaning, and imputation experts of
+    any other unit; whether an imputation expert finds a gap to fill only the data tell.
     """
     dataset, _, task = unit.rpartition(".")
     found = []

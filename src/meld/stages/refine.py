@@ -59,7 +59,9 @@ def run(
         own=own,
         own_vectors=_vectors(questions[name], own),
         others=[s for _, s in others],
-        other_vectors=_stack([_vectors(questions[u], [s for v, s in others if v == u]) for u in sorted(paths) if u != name]),
+        other_vectors=_stack(
+            [_vectors(questions[u], [s for v, s in others if v == u]) for u in sorted(paths) if u != name]
+        ),
         target=_vectors(questions[name], questions[name].unit.data.train),
     )
     dev = load_samples(paths[name] / "dev.parquet")

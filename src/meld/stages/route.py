@@ -61,8 +61,15 @@ def run(
             model.close()
     (context.out / "router").mkdir()
     numbers = router.fit(
-        experts, routed, context.inputs["encode"] / "model", context.out / "router", context.work, trainer,
-        derive(context.seed, "fit"), context.progress, context.logger("router"),
+        experts,
+        routed,
+        context.inputs["encode"] / "model",
+        context.out / "router",
+        context.work,
+        trainer,
+        derive(context.seed, "fit"),
+        context.progress,
+        context.logger("router"),
     )
     write_json(context.out / "experts.json", list(experts))
     matrix = {
@@ -89,8 +96,13 @@ def _routed(
         prompts.append(replace(prompt, options=tuple(dict.fromkeys([sample.label, *(prompt.options or ())]))))
     per_expert = [
         ask(
-            model, prompts, own_gates(experts, expert, len(prompts)), backbone.batch_tokens, backbone.max_new_tokens,
-            context.progress, f"{expert} answers {questions.unit.name}",
+            model,
+            prompts,
+            own_gates(experts, expert, len(prompts)),
+            backbone.batch_tokens,
+            backbone.max_new_tokens,
+            context.progress,
+            f"{expert} answers {questions.unit.name}",
         )
         for expert in experts
     ]

@@ -1,7 +1,7 @@
 """select: MELD-DS chooses a share of X_aug, in three steps of which only the last depends on c.
 
-*features* measures embeddings and perplexities, *influence* warms the proxy up on S'_init and scores every sample, *pick* maximises
-Eq. 9 (journal version, section V).
+*features* measures embeddings and perplexities, *influence* warms the proxy up on S'_init and scores every sample,
+*pick* maximises Eq. 9 (journal version, section V).
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from meld.encoder.vectors import Embedder
 from meld.errors import UserError
 from meld.expert.lora import LoraExpert
 from meld.refine.mixture import text_of
+from meld.seeds import derive
 from meld.selector.base import Features, Selector
 from meld.selector.meld_ds import MeldDS
+from meld.selector.quality.base import MeasuredQuality
 from meld.stages.base import Context, write_json
 from meld.stages.init import limited
 from meld.stages.unit import Questions
-from meld.seeds import derive
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
@@ -65,7 +66,9 @@ def run_features(
     if selector.needs_features and pool:
         content["embeddings"] = _embeddings(pool, questions, embedder)
     if selector.needs_losses and pool:
-        assert isinstance(selector, MeldDS) and lm is not None
+        assert isinstance(selector, MeldDS)
+        assert isinstance(selector.quality, MeasuredQuality)
+        assert lm is not None
         context.progress.begin("perplexities", 2 * len(pool))
         cond, prior = selector.quality.measure(lm, _encoded(pool, questions, lm), _encoded(pool, bare, lm))
         content["loss_cond"], content["loss_prior"] = np.asarray(cond), np.asarray(prior)
@@ -157,7 +160,11 @@ def run_influence(
         set_adapter_state(warmed, state)
         warmed.model.eval()
         scores = selector.influence.scores(
-            warmed, _encoded(pool, questions, lm), _encoded(data.train, questions, lm), initial.indices, features.embeddings
+            warmed,
+            _encoded(pool, questions, lm),
+            _encoded(data.train, questions, lm),
+            initial.indices,
+            features.embeddings,
         )
     save_file({"influence": np.asarray(scores, dtype=np.float64)}, context.out / "influence.safetensors")
 

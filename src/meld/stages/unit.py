@@ -1,4 +1,4 @@
-"""A unit as later stages see it: its data, vectors, annotated samples and demonstrations, and questions made of them."""
+"""A unit as later stages see it: its data, vectors, annotated samples, demonstrations, and questions made of them."""
 
 from __future__ import annotations
 

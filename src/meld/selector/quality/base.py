@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
+from meld.backbone.language_model import Encoded, LanguageModel
 from meld.selector.base import FloatArray
 
 
@@ -24,5 +26,25 @@ class Quality(Protocol):
 
         Returns:
             Shape (n,), at least 0.
+        """
+        ...
+
+
+@runtime_checkable
+class MeasuredQuality(Quality, Protocol):
+    """A quality term with ``needs_losses``: it knows how to measure them."""
+
+    def measure(
+        self, lm: LanguageModel, with_demonstrations: Sequence[Encoded], without: Sequence[Encoded]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Losses of the labels.
+
+        Args:
+            lm: The proxy model, not warmed up.
+            with_demonstrations: n items; ``options[0]`` is the label.
+            without: The same items without demonstrations.
+
+        Returns:
+            (loss_cond, loss_prior), each of shape (n,), nats per token.
         """
         ...
