@@ -17,7 +17,7 @@ from meld.evaluate.metrics import is_correct, score
 from meld.stages.base import Context, write_json
 from meld.types import Gold, Prediction, Query, UnitData
 
-VERSION = 1
+VERSION = 2
 BASELINE_VERSION = 1
 
 

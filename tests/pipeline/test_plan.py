@@ -1,0 +1,69 @@
+"""Keys: what changes when something changes, and what does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meld.config.compose import load_config, plain
+from meld.pipeline.plan import Plan, make_plan
+from meld.store.store import Store
+
+
+def _plan(tmp_path: Path, *overrides: str) -> Plan:
+    config = load_config([f"paths.store={tmp_path / 'store'}", *overrides])
+    return make_plan(plain(config), Store(tmp_path / "store"))
+
+
+def _keys(plan: Plan) -> dict[str, str]:
+    return {node.id: node.key for node in plan.nodes}
+
+
+def _changed(before: dict[str, str], after: dict[str, str]) -> set[str]:
+    return {id_.partition(":")[0] for id_ in before.keys() | after.keys() if before.get(id_) != after.get(id_)}
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], dict[str, str]]:
+    folder = tmp_path_factory.mktemp("plan")
+    return folder, _keys(_plan(folder)), _keys(_plan(folder, "method=meld_ds"))
+
+
+def test_k_changes_inference_and_evaluation_only(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
+    assert _changed(base[1], _keys(_plan(base[0], "k=1"))) == {"infer", "evaluate"}
+
+
+def test_c_changes_the_pick_and_what_follows_only(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
+    after = _keys(_plan(base[0], "method=meld_ds", "c=0.1"))
+    assert _changed(base[2], after) == {"pick", "refine", "route", "infer", "evaluate"}
+
+
+def test_methods_share_everything_up_to_the_meta_path(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
+    differing = _changed(base[1], base[2])
+    assert differing == {"features", "influence", "pick", "refine", "route", "infer", "evaluate"}
+
+
+def test_where_things_lie_and_who_logs_changes_nothing(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
+    assert not _changed(
+        base[1], _keys(_plan(base[0], "logger=none", "paths.runs=/elsewhere", "backbone.batch_tokens=99"))
+    )
+
+
+def test_a_seed_changes_trained_things_but_not_the_data(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
+    changed = _changed(base[1], _keys(_plan(base[0], "seed=1")))
+    assert "data" not in changed and "gold" not in changed and "baseline" not in changed
+    assert {"encode", "init", "route", "infer"} <= changed
+
+
+def test_inputs_come_before_the_nodes_that_read_them(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
+    seen: set[str] = set()
+    for node in _plan(base[0], "method=meld_ds").nodes:
+        assert {i.id for i in node.inputs.values()} <= seen
+        seen.add(node.id)
+
+
+def test_only_evaluation_reads_hidden_labels(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
+    for node in _plan(base[0], "method=meld_ds").nodes:
+        if node.stage != "evaluate":
+            assert all(i.stage not in {"gold", "evaluate"} for i in node.inputs.values())

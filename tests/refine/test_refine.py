@@ -1,0 +1,69 @@
+"""Refinement's choice of new material, and its information bounds."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from meld.refine.base import Material, info_nce, relevant_not_redundant
+from meld.refine.iterative import IterativeRefinement
+from meld.refine.mixture import MixtureRefinement
+from meld.types import Query, Sample
+
+
+def _unit(rng: np.random.Generator, n: int, d: int = 6) -> np.ndarray:  # type: ignore[type-arg]
+    array = rng.normal(size=(n, d)).astype(np.float32)
+    return array / np.linalg.norm(array, axis=1, keepdims=True)
+
+
+def _samples(n: int, unit: str, provenance: str) -> list[Sample]:
+    return [
+        Sample(Query(f"{unit}/{provenance}/{i}", unit, "di", ({"a": f"word{i} {unit}"},), target="b"), "x", provenance)
+        for i in range(n)
+    ]
+
+
+def test_greedy_choice_against_a_plain_loop() -> None:
+    rng = np.random.default_rng(0)
+    pool, target, own = _unit(rng, 12), _unit(rng, 3), _unit(rng, 5)
+    centroid = target.mean(axis=0) / np.linalg.norm(target.mean(axis=0))
+    chosen: list[int] = []
+    for _ in range(4):
+        best, best_gain = -1, -math.inf
+        for j in range(12):
+            if j in chosen:
+                continue
+            gain = float(pool[j] @ centroid) - float(np.mean([pool[j] @ x for x in own]))
+            gain -= max([float(pool[j] @ pool[c]) for c in chosen] + [0.0])
+            if gain > best_gain + 1e-9:
+                best, best_gain = j, gain
+        chosen.append(best)
+    assert relevant_not_redundant(pool, target, own, 4, 1.0) == chosen
+
+
+def test_info_nce_cannot_exceed_log_n() -> None:
+    vectors = np.eye(8, dtype=np.float32)
+    assert info_nce(vectors, vectors, 0.01) <= math.log(8) + 1e-9
+    assert info_nce(vectors, vectors, 0.01) > math.log(8) - 1e-6
+
+
+def _material() -> Material:
+    rng = np.random.default_rng(1)
+    own = [*_samples(4, "a.di", "labelled"), *_samples(10, "a.di", "pseudo")]
+    others = _samples(20, "b.di", "pseudo")
+    return Material(own, _unit(rng, 14), others, _unit(rng, 20), _unit(rng, 4))
+
+
+def test_rounds_keep_labels_and_use_foreign_samples_once() -> None:
+    rounds = IterativeRefinement(sigma=3, share=0.5, delta=0.5).rounds(_material(), seed=0)
+    foreign: list[str] = []
+    for planned in rounds:
+        assert sum(s.provenance == "labelled" for s in planned.samples) == 4
+        foreign += [s.id for s in planned.samples if s.query.unit == "b.di"]
+    assert len(rounds) == 3 and len(foreign) == len(set(foreign)) > 0
+
+
+def test_mixture_is_one_round_of_everything_selected_and_an_auxiliary_half() -> None:
+    (planned,) = MixtureRefinement(2.0, 1.0, auxiliary=0.5).rounds(_material(), seed=0)
+    assert planned.added == 7 and len(planned.samples) == 21
