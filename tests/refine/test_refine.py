@@ -61,9 +61,11 @@ def test_rounds_keep_labels_and_use_foreign_samples_once() -> None:
     for planned in rounds:
         assert sum(s.provenance == "labelled" for s in planned.samples) == 4
         foreign += [s.id for s in planned.samples if s.query.unit == "b.di"]
-    assert len(rounds) == 3 and len(foreign) == len(set(foreign)) > 0
+    assert len(rounds) == 3
+    assert len(foreign) == len(set(foreign)) > 0
 
 
 def test_mixture_is_one_round_of_everything_selected_and_an_auxiliary_half() -> None:
     (planned,) = MixtureRefinement(2.0, 1.0, auxiliary=0.5).rounds(_material(), seed=0)
-    assert planned.added == 7 and len(planned.samples) == 21
+    assert planned.added == 7
+    assert len(planned.samples) == 21
