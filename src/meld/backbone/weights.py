@@ -81,3 +81,25 @@ def fingerprint(name: str, revision: str | None = None) -> str:
                 while block := stream.read(1 << 20):
                     total.update(block)
     return f"content:{total.hexdigest()[:16]}"
+
+
+def check_reachable(name: str, key: str, revision: str | None = None) -> None:
+    """Find out before any work whether a model can be had; a folder is not opened, a hub name is looked up.
+
+    Args:
+        name: As for :func:`resolve`.
+        key: The config key it stands under, for the message.
+        revision: Hub revision, if pinned.
+
+    Raises:
+        UserError: If the name is neither a folder nor in the cache or hub.
+    """
+    from transformers import AutoConfig
+
+    resolved = resolve(name)
+    if Path(resolved).is_dir():
+        return
+    try:
+        AutoConfig.from_pretrained(resolved, revision=revision)
+    except (OSError, ValueError) as error:
+        raise explain_load_failure(name, key, error) from error

@@ -18,6 +18,7 @@ import yaml
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
 
+from meld.backbone.weights import check_reachable
 from meld.config.build import build
 from meld.config.tree import config_hash
 from meld.errors import UserError
@@ -147,6 +148,10 @@ def execute(
         for note in plan.notes:
             console.print(f"[dim]{note}[/dim]", highlight=False)
         nodes = plan.wanted(tree["until"])
+        if any(not store.has(node.stage, node.key) for node in nodes):
+            check_reachable(plan.workshop.encoder.path, "encoder.path")
+            if plan.experts:
+                check_reachable(plan.backbone.path, "backbone.path", plan.backbone.revision)
         logger: MetricLogger = _build_logger(tree)
         sink = logger.open(folder, shown, folder.name, group)
         try:
