@@ -115,6 +115,8 @@ def test_parsing_never_raises_and_gives_text_that_can_be_stored(raw: str) -> Non
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=["Cs"]), min_size=1).filter(lambda s: s.strip()))
+@example("{")
+@example('{"a": "b"}')
 def test_what_a_model_is_taught_to_write_is_read_back(answer: str) -> None:
     taught = Prompt("", "", json_form=True).answer_text(answer)
     assert read_answer(taught) == answer.strip()

@@ -94,6 +94,9 @@ def read_answer(raw: str) -> str | None:
         value = _load_value(candidate)
         if value is not None:
             return value
+    # The value itself may open with a brace: no JSON object, so the brace is part of the answer.
+    if rest:
+        return _unescape(rest.group(1)).strip() or None
     quoted = _QUOTED.search(text)
     if quoted:
         return _unescape(quoted.group(1)).strip() or None
