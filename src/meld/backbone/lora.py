@@ -110,6 +110,18 @@ def lora_parameters(lm: LanguageModel) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in sorted(lm.model.named_parameters()) if parameter.requires_grad}
 
 
+def train_adapter(lm: LanguageModel) -> None:
+    """Put the adapter into training mode and leave the frozen base in evaluation mode.
+
+    The base then computes in training what it computes in inference; dropout acts on the adapter's input alone. (The
+    papers' decoders have no dropout of their own; BERT-style ones do, which would also double the time of a step.)
+    """
+    lm.model.eval()
+    for name, module in lm.model.named_modules():
+        if "lora_" in name:
+            module.train()
+
+
 def label_nll(lm: LanguageModel, batch: Sequence[Encoded]) -> Tensor:
     """Mean negative log-likelihood per answer token of the *first* option of each item, its end included.
 

@@ -16,7 +16,7 @@ from meld.backbone.weights import fingerprint
 from meld.encoder.loss import contrastive_loss
 from meld.encoder.mining import mine
 from meld.encoder.vectors import Embedder
-from meld.progress import Progress
+from meld.progress import Progress, quiet_libraries
 from meld.seeds import derive, generator
 from meld.task.base import Alignment
 from meld.trainer.fit import LightningTrainer, SeededData
@@ -30,14 +30,24 @@ class LitEncoder(L.LightningModule):
         tau: Temperature of the loss.
         lr: Peak learning rate.
         total_steps: Length of the linear decay.
+        tuned_layers: How many of the last layers are tuned; None for the whole encoder.
     """
 
-    def __init__(self, model: Any, tau: float, lr: float, total_steps: int) -> None:
+    def __init__(self, model: Any, tau: float, lr: float, total_steps: int, tuned_layers: int | None = None) -> None:
         super().__init__()
         self.model = model
+        self.model.train()
+        if tuned_layers is not None:
+            freeze_below(model, tuned_layers)
+        self.strict_loading = False
         self.tau = tau
         self.lr = lr
         self.total_steps = total_steps
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what is trained."""
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
     def vectors(self, texts: Sequence[str]) -> Tensor:
         """Unit vectors with gradients, shape (n, d)."""
@@ -73,9 +83,24 @@ class LitEncoder(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up over a tenth of the steps and linear decay."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.lr, weight_decay=0.01)
+        optimizer = torch.optim.AdamW([p for p in self.parameters() if p.requires_grad], lr=self.lr, weight_decay=0.01)
         scheduler = linear_decay(optimizer, self.total_steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def freeze_below(model: Any, tuned_layers: int) -> None:
+    """Freeze a sentence encoder but for its last layers; what is frozen also drops nothing out.
+
+    Args:
+        model: A ``SentenceTransformer`` over a transformer with a stack of layers.
+        tuned_layers: How many of the last layers stay trainable; all of them if there are fewer.
+    """
+    model.requires_grad_(False)
+    model.eval()
+    stack = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList))
+    for layer in list(stack)[max(0, len(stack) - tuned_layers) :]:
+        layer.requires_grad_(True)
+        layer.train()
 
 
 def linear_decay(optimizer: torch.optim.Optimizer, total_steps: int, warm_up: float = 0.1) -> Any:
@@ -103,6 +128,7 @@ class ContrastiveEncoder:
         n_negatives: Size of N_q; missing ones are mined with the initial encoder.
         max_positives: Positives per alignment that are used.
         max_alignments: Alignments per unit at most, drawn at random; None for all.
+        tuned_layers: How many of the encoder's last layers are tuned; None for the whole encoder, as in the papers.
         train_on: Units or datasets whose alignments train the encoder; None for all. Naming them keeps the encoder when
             a dataset is added.
         embed_batch_size: Texts per pass when embedding. Execution only.
@@ -122,6 +148,7 @@ class ContrastiveEncoder:
         n_negatives: int = 5,
         max_positives: int = 2,
         max_alignments: int | None = None,
+        tuned_layers: int | None = None,
         train_on: Sequence[str] | None = None,
         embed_batch_size: int = 64,
         device: str | None = None,
@@ -135,6 +162,7 @@ class ContrastiveEncoder:
         self.n_negatives = n_negatives
         self.max_positives = max_positives
         self.max_alignments = max_alignments
+        self.tuned_layers = tuned_layers
         self.train_on = None if train_on is None else tuple(train_on)
         self.embed_batch_size = embed_batch_size
         self.device = device
@@ -193,7 +221,7 @@ class ContrastiveEncoder:
             chosen += complete
         if chosen and self.epochs:
             steps = -(-len(chosen) // self.batch_size) * self.epochs
-            module = LitEncoder(embedder.model, self.tau, self.lr, steps)
+            module = LitEncoder(embedder.model, self.tau, self.lr, steps, self.tuned_layers)
             data = SeededData(chosen, (), self.batch_size, derive(seed, "order"))
             trainer.fit(
                 module,
@@ -206,7 +234,8 @@ class ContrastiveEncoder:
                 logger=logger,
             )
         embedder.model.eval()
-        embedder.model.save(str(out), create_model_card=False)
+        with quiet_libraries():
+            embedder.model.save(str(out), create_model_card=False)
         return counts
 
 

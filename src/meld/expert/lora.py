@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from meld.backbone.language_model import Encoded, LanguageModel
-from meld.backbone.lora import lora_parameters, save_adapter, set_adapter_state, with_lora
+from meld.backbone.lora import lora_parameters, save_adapter, set_adapter_state, train_adapter, with_lora
 from meld.encoder.contrastive import linear_decay
 from meld.progress import Progress
 from meld.seeds import derive
@@ -201,7 +201,7 @@ class LoraExpert:
             before = self._dev_loss(module, dev)
             if lessons and passes:
                 data = SeededData(lessons, dev, self.batch_size, derive(seed, "order"), lambda x: x.encoded.length)
-                wrapped.model.train()
+                train_adapter(wrapped)
                 trainer.fit(
                     module,
                     data,

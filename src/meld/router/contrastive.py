@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from meld.encoder.contrastive import linear_decay
+from meld.encoder.contrastive import freeze_below, linear_decay
 from meld.encoder.loss import contrastive_loss
 from meld.encoder.vectors import Embedder
-from meld.progress import Progress
+from meld.progress import Progress, quiet_libraries
 from meld.router.base import RoutedQuery, Routing
 from meld.seeds import derive
 from meld.trainer.fit import LightningTrainer, SeededData
@@ -86,10 +86,7 @@ class LitRouter(L.LightningModule):
         self.lr = lr
         self.encoder_lr = encoder_lr
         self.total_steps = total_steps
-        model.requires_grad_(False)
-        layers = model[0].auto_model.encoder.layer
-        for layer in list(layers)[len(layers) - tuned_layers :]:
-            layer.requires_grad_(True)
+        freeze_below(model, tuned_layers)
         self.strict_loading = False
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -220,7 +217,8 @@ class ContrastiveRouter:
             logger=logger,
         )
         module.eval()
-        embedder.model.save(str(out / "encoder"), create_model_card=False)
+        with quiet_libraries():
+            embedder.model.save(str(out / "encoder"), create_model_card=False)
         save_file({k: v.contiguous() for k, v in module.head.state_dict().items()}, out / "head.safetensors")
         with torch.no_grad():
             chosen = self._weights(embedder, module.head, [query.text for query in queries], progress).argmax(axis=1)
