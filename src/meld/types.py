@@ -163,6 +163,7 @@ class Prompt:
         query_id: The query it asks.
         text: The prompt, up to and including the opening of the answer form.
         options: Answers to rank; None to generate.
+        log_prior: Log-probability of each option by the retrieved evidence alone; empty for none.
         json_form: Whether the answer is the value of a JSON object that ``text`` has opened (``{"answer": "``).
         n_demos: Demonstrations that found room.
         shortened: Values that were shortened to fit the token budget.
@@ -171,6 +172,7 @@ class Prompt:
     query_id: str
     text: str
     options: tuple[str, ...] | None = None
+    log_prior: tuple[float, ...] = ()
     json_form: bool = False
     n_demos: int = 0
     shortened: int = 0

@@ -138,12 +138,14 @@ def values_unit(seed: int = 0) -> tuple[UnitData, Surroundings, dict[str, str]]:
 
 def test_values_of_separable_data() -> None:
     data, around, truth = values_unit()
-    made, report = label_values(data, around, 0.9, 100, 3, np.random.default_rng(0))
+    made, report = label_values(data, around, 0.9, 100, np.random.default_rng(0))
     labels = {s.id: s.label for s in made}
-    assert all(labels[q] == city for q, city in truth.items() if city in {"York", "Leeds"})
+    clear = {q: city for q, city in truth.items() if city in {"York", "Leeds"}}
+    assert all(labels[q] == city for q, city in clear.items() if q in labels)
+    assert len(labels.keys() & clear.keys()) >= 0.7 * len(clear)
     assert not [q for q, city in truth.items() if city == "other" and q in labels]
     assert report["kept"] == len(made)
-    few, report = label_values(data, around, 0.9, 3, 3, np.random.default_rng(0))
+    few, report = label_values(data, around, 0.9, 3, np.random.default_rng(0))
     assert len(few) == report["kept"] == 3
     assert [s.id for s in few] == [s.id for s in made if s in few]
 
@@ -151,8 +153,8 @@ def test_values_of_separable_data() -> None:
 def test_values_without_agreement_are_not_guessed() -> None:
     data, around, _ = values_unit()
     scrambled = tuple(replace(s, label=f"city {i}") for i, s in enumerate(data.train))
-    assert label_values(replace(data, train=scrambled), around, 0.9, 100, 3, np.random.default_rng(0))[0] == []
-    assert label_values(replace(data, train=()), around, 0.9, 100, 3, np.random.default_rng(0))[0] == []
+    assert label_values(replace(data, train=scrambled), around, 0.9, 100, np.random.default_rng(0))[0] == []
+    assert label_values(replace(data, train=()), around, 0.9, 100, np.random.default_rng(0))[0] == []
 
 
 def repairs_unit() -> tuple[UnitData, CellEvidence, set[str]]:

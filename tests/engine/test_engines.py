@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,12 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.backbone.lora import lora_layers, save_adapter, with_lora
+from meld.engine.base import ask
 from meld.engine.hf import HuggingFaceEngine
 from meld.engine.stacked import StackedEngine
 from meld.errors import UserError
+from meld.progress import Silent
+from meld.types import Prompt
 
 TARGETS = ("q_proj", "v_proj")
 
@@ -48,6 +52,44 @@ def _adapters(lm: LanguageModel, folder: Path, ranks: tuple[int, ...] = (4, 4, 4
                         parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
             save_adapter(wrapped, folder / f"e{number}")
     return {f"set{n}.em": folder / f"e{n}" for n in range(len(ranks))}
+
+
+@pytest.mark.parametrize("engine", [StackedEngine(), HuggingFaceEngine()])
+def test_no_gate_is_the_base_model(tmp_path: Path, engine: StackedEngine | HuggingFaceEngine) -> None:
+    lm = _llama()
+    expected = [scores.numpy() for scores in lm.option_log_probs(BATCH)]
+    model = engine.open(lm, _adapters(lm, tmp_path))
+    found = model.option_log_probs(BATCH, np.array([[0.0] * 3, [0.0, 1.0, 0.0], [0.0] * 3]))
+    model.close()
+    assert found[0] == pytest.approx(expected[0], abs=1e-5)
+    assert found[1] != pytest.approx(expected[1], abs=1e-3)
+    assert found[2] == pytest.approx(expected[2], abs=1e-5)
+
+
+def test_answers_relative_to_the_base_add_the_prior(tmp_path: Path) -> None:
+    """ask() under ``relative``: log-ratio of mixture and base, plus the prior; the same for both engines."""
+    lm = _llama()
+    adapters = _adapters(lm, tmp_path)
+    items = {"p": BATCH[0], "q": BATCH[1]}
+    base = {name: scores.numpy() for name, scores in zip(items, lm.option_log_probs(list(items.values())), strict=True)}
+    prompts = [
+        Prompt("p", "p", options=("a", "b"), log_prior=(-0.2, -1.7)),
+        Prompt("q", "q", options=("a", "b", "c")),
+        Prompt("p", "p", options=("a", "b"), log_prior=(-0.2, -1.7)),
+    ]
+    gates = np.array([[0.5, 0.3, 0.2], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    for engine in (StackedEngine(), HuggingFaceEngine()):
+        lm.relative = True
+        model = engine.open(lm, adapters)
+        raw = model.option_log_probs([BATCH[0], BATCH[1], BATCH[0]], gates)
+        model.lm.encode = lambda prompt: replace(items[prompt.text], offsets=prompt.log_prior)  # type: ignore[method-assign]
+        replies = ask(model, prompts, gates, 64, 4, Silent())
+        model.close()
+        del model.lm.encode
+        for reply, scores, prompt in zip(replies, raw, prompts, strict=True):
+            expected = scores - base[prompt.text] + np.array(prompt.log_prior or 0.0)
+            assert reply.log_probs == pytest.approx(list(expected), abs=1e-4)
+            assert reply.probabilities.sum() == pytest.approx(1.0)
 
 
 BATCH = [

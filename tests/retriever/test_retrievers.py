@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meld.retriever.base import twins
-from meld.retriever.candidates import ValueCandidates, repair_candidates
+from meld.retriever.candidates import Candidates, ValueCandidates, repair_candidates
 from meld.retriever.dense import DenseRetriever
 from meld.retriever.none import NoRetriever
 from meld.retriever.random import RandomRetriever
@@ -110,12 +110,19 @@ def test_value_candidates() -> None:
     vectors = np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     query = np.array([1.0, 0.0], dtype=np.float32)
     plain = ValueCandidates(samples, vectors, {}, limit=10)
-    assert plain.of(ask("q", "city"), query) == ("Leeds", "Hull", "york")  # one spelling of York, the commonest
-    assert plain.of(ask("s3", "city"), query) == ("Hull", "york")  # never its own label
-    assert plain.of(ask("q", "colour"), query) == ()
-    assert ValueCandidates(samples, vectors, {}, limit=1).of(ask("q", "city"), query) == ("Leeds",)
+    found = plain.of(ask("q", "city"), query)
+    assert set(found.values) == {"Leeds", "Hull", "york"}  # one spelling of York, the commonest
+    assert list(found.log_prior) == sorted(found.log_prior, reverse=True)
+    assert np.exp(found.log_prior).sum() == pytest.approx(1.0)
+    assert set(plain.of(ask("s3", "city"), query).values) == {"Hull", "york"}  # never its own label
+    assert plain.of(ask("q", "colour"), query) == Candidates()
+    assert ValueCandidates(samples, vectors, {}, limit=1).of(ask("q", "city"), query).values == found.values[:1]
+    # Where nothing can be fitted (no value occurs twice), similarity decides.
+    lone = [Sample(ask(f"t{i}", "city"), label) for i, label in enumerate(["York", "Leeds", "Hull"])]
+    near = np.stack([np.cos([1.5, 0.3, 0.6]), np.sin([1.5, 0.3, 0.6])], axis=1).astype(np.float32)
+    assert ValueCandidates(lone, near, {}, limit=9).of(ask("q", "city"), query).values == ("Leeds", "Hull", "York")
     pushed = {value_text("city", "hull"): query}
-    assert ValueCandidates(samples, vectors, pushed, limit=10).of(ask("q", "city"), query)[0] == "Hull"
+    assert ValueCandidates(lone, near, pushed, limit=9).of(ask("q", "city"), query).values[0] == "Hull"
 
 
 def test_repair_candidates_keep_the_value_first() -> None:

@@ -21,7 +21,6 @@ class SelfAnnotator:
         max_pseudo: Pseudo-labelled samples per unit at most.
         max_transformed: Transformed samples per unit at most.
         mismatches_per_match: Ratio of pseudo-labelled mismatches to matches.
-        n_neighbours: Labelled samples that vote on a value.
     """
 
     def __init__(
@@ -30,13 +29,11 @@ class SelfAnnotator:
         max_pseudo: int = 1000,
         max_transformed: int = 400,
         mismatches_per_match: float = 2.0,
-        n_neighbours: int = 5,
     ) -> None:
         self.precision = precision
         self.max_pseudo = max_pseudo
         self.max_transformed = max_transformed
         self.mismatches_per_match = mismatches_per_match
-        self.n_neighbours = n_neighbours
 
     def annotate(self, data: UnitData, around: Surroundings, donated: Sequence[Sample], seed: int) -> Annotated:
         """Few-shot training samples, pseudo-labels of the pool, and samples that transforms donated."""
@@ -48,7 +45,7 @@ class SelfAnnotator:
                 data, around.partners, self.precision, self.max_pseudo, self.mismatches_per_match, rng
             )
         elif data.task == "di":
-            pseudo, report = label_values(data, around, self.precision, self.max_pseudo, self.n_neighbours, rng)
+            pseudo, report = label_values(data, around, self.precision, self.max_pseudo, rng)
         elif data.task == "dc" and around.cells is not None:
             pseudo, report = label_repairs(data, around.cells, self.precision, self.max_pseudo, rng)
         transformed = take(donated, self.max_transformed, generator(seed, "transformed", data.unit))

@@ -2,80 +2,63 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from meld.annotator.base import Surroundings, take
 from meld.annotator.threshold import confidence, fit_threshold
+from meld.retriever.candidates import Candidates, ValueCandidates
 from meld.retriever.cells import CellEvidence
 from meld.text import normalise
 from meld.types import Query, Sample, UnitData
 
 
 def label_values(
-    data: UnitData, around: Surroundings, precision: float, max_pseudo: int, n_neighbours: int, rng: np.random.Generator
+    data: UnitData, around: Surroundings, precision: float, max_pseudo: int, rng: np.random.Generator
 ) -> tuple[list[Sample], dict[str, Any]]:
-    """Pseudo-label empty cells of the pool by a vote of the nearest labelled samples of the same attribute.
+    """Pseudo-label empty cells of the pool with the value for which the few-shot samples speak most clearly.
 
     Args:
         data: The unit.
         around: Vectors of few-shot and pool queries.
         precision: Wanted precision, measured leave-one-out on the few-shot training samples.
         max_pseudo: Pseudo-labels at most.
-        n_neighbours: Samples that vote.
         rng: Source of randomness.
 
     Returns:
         Samples, and a report of counts and the threshold.
     """
-    by_target: dict[str, list[Sample]] = {}
-    for sample in data.train:
-        by_target.setdefault(sample.query.target or "", []).append(sample)
-    arrays = {t: np.stack([around.vectors[s.id] for s in samples]) for t, samples in by_target.items()}
+    if not data.train:
+        return [], {"reason": "there are no few-shot labels"}
+    vectors = np.stack([around.vectors[sample.id] for sample in data.train])
+    values = ValueCandidates(data.train, vectors, {}, limit=2)
     margins: list[float] = []
     right: list[bool] = []
-    for target, samples in by_target.items():
-        for index, sample in enumerate(samples):
-            label, margin = _vote(arrays[target][index], samples, arrays[target], n_neighbours, index)
-            if label is not None:
-                margins.append(margin)
-                right.append(normalise(label) == normalise(sample.label))
+    for sample, vector in zip(data.train, vectors, strict=True):
+        label, margin = _clearest(values.of(sample.query, vector))
+        if label is not None:
+            margins.append(margin)
+            right.append(normalise(label) == normalise(sample.label))
     threshold = fit_threshold(margins, right, precision)
     report: dict[str, Any] = {"margin_threshold": threshold, "few_shot_votes": len(margins)}
     if threshold is None:
         return [], {**report, "reason": "no margin is precise enough on the few-shot labels"}
     made = []
     for query in data.pool:
-        target = query.target or ""
-        if target not in arrays:
-            continue
-        label, margin = _vote(around.vectors[query.id], by_target[target], arrays[target], n_neighbours, None)
+        label, margin = _clearest(values.of(query, around.vectors[query.id]))
         if label is not None and margin >= threshold:
             made.append(Sample(query, label, "pseudo", confidence(margin, margins, right)))
     made = take(made, max_pseudo, rng)
     return made, {**report, "kept": len(made), "pool": len(data.pool)}
 
 
-def _vote(
-    vector: NDArray[np.float32], samples: list[Sample], array: NDArray[np.float32], k: int, without: int | None
-) -> tuple[str | None, float]:
-    """The winning label among the k nearest, and its lead over the runner-up as a share of the votes."""
-    similarity = array @ vector
-    if without is not None:
-        similarity = similarity.copy()
-        similarity[without] = -np.inf
-    order = [i for i in np.argsort(-similarity, kind="stable")[:k] if similarity[i] > -np.inf]
-    if not order:
+def _clearest(found: Candidates) -> tuple[str | None, float]:
+    """The most probable value and its lead over the runner-up."""
+    if not found.values:
         return None, 0.0
-    votes: Counter[str] = Counter()
-    for i in order:
-        votes[samples[i].label] += max(0.0, float(similarity[i])) ** 4  # type: ignore[assignment]
-    ranked = votes.most_common(2)
-    total = sum(votes.values()) or 1.0
-    return ranked[0][0], float((ranked[0][1] - (ranked[1][1] if len(ranked) > 1 else 0.0)) / total)
+    p = np.exp(found.log_prior)
+    return found.values[0], float(p[0] - (p[1] if len(p) > 1 else 0.0))
 
 
 def label_repairs(

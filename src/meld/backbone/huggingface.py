@@ -24,11 +24,17 @@ class HuggingFaceBackbone:
         revision: Hub revision.
         dtype: ``float32`` | ``bfloat16`` | ``float16``.
         max_prompt_tokens: Budget of a rendered prompt (method section 2, Prompt budget).
+        max_demos: Demonstrations in a prompt at most; None for as many as were retrieved and fit. 0 suits a model too
+            small to learn from them.
         decode: How open answers are found: ``rank`` candidates or ``generate`` and parse.
         max_new_tokens: Length limit of a generated answer.
         lora_targets: Names of the linear layers that get LoRA updates.
         as_decoder: Run a BERT-style encoder as a causal decoder (``is_decoder``); the language-model head's dense
             layer, which such checkpoints lack, starts at the identity.
+        relative: Compare answers by how much experts raise their log-probability over the base model's own. For bases
+            whose own preference means nothing, such as a sentence encoder run as a decoder.
+        evidence_prior: Add the log-probability that retrieval alone gives an option (``meld.retriever.prior``): the
+            experts then correct the evidence instead of learning to read it. For bases too small to do that.
         attention: Attention implementation handed to transformers (``sdpa`` | ``eager``).
         device: ``auto`` takes a GPU when there is one. Execution only.
         batch_tokens: Token budget of an inference batch. Execution only.
@@ -44,10 +50,13 @@ class HuggingFaceBackbone:
         revision: str | None = None,
         dtype: str = "float32",
         max_prompt_tokens: int = 1024,
+        max_demos: int | None = None,
         decode: Decode = "generate",
         max_new_tokens: int = 64,
         lora_targets: Sequence[str] = ("q_proj", "v_proj"),
         as_decoder: bool = False,
+        relative: bool = False,
+        evidence_prior: bool = False,
         attention: str = "sdpa",
         device: str = "auto",
         batch_tokens: int = 4096,
@@ -57,10 +66,13 @@ class HuggingFaceBackbone:
         self.revision = revision
         self.dtype = dtype
         self.max_prompt_tokens = max_prompt_tokens
+        self.max_demos = max_demos
         self.decode = decode
         self.max_new_tokens = max_new_tokens
         self.lora_targets = tuple(lora_targets)
         self.as_decoder = as_decoder
+        self.relative = relative
+        self.evidence_prior = evidence_prior
         self.attention = attention
         self.device = device
         self.batch_tokens = batch_tokens
@@ -120,7 +132,7 @@ class HuggingFaceBackbone:
         model.requires_grad_(False)
         model.eval()
         device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        return LanguageModel(model.to(device), self.tokenizer(), name=self.path)
+        return LanguageModel(model.to(device), self.tokenizer(), name=self.path, relative=self.relative)
 
 
 def _start_head_at_identity(model: Any) -> None:

@@ -8,7 +8,7 @@ scoring each (prompt, answer) pair alone, at the cost of reading the prompt once
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,10 +24,12 @@ class Encoded:
     Attributes:
         prompt: Token ids of the prompt, beginning-of-sequence included where the tokenizer has one.
         options: For each answer its token ids, end-of-sequence included.
+        offsets: What is added to each answer's log-probability before answers are compared; empty for nothing.
     """
 
     prompt: tuple[int, ...]
     options: tuple[tuple[int, ...], ...]
+    offsets: tuple[float, ...] = ()
 
     @property
     def length(self) -> int:
@@ -42,12 +44,14 @@ class LanguageModel:
         model: A Hugging Face causal language model (or the same wrapped by PEFT).
         tokenizer: Its tokenizer.
         name: Portable name of the weights, recorded in adapters.
+        relative: Whether answers are compared by how much experts raise their log-probability over the base model's.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str) -> None:
+    def __init__(self, model: Any, tokenizer: Any, name: str, relative: bool = False) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.name = name
+        self.relative = relative
         end = tokenizer.eos_token_id if tokenizer.eos_token_id is not None else tokenizer.sep_token_id
         if end is None:
             raise ValueError(f"the tokenizer of {name} has neither an end-of-sequence nor a separator token")
@@ -75,12 +79,16 @@ class LanguageModel:
 
         Args:
             prompt: The rendered question.
-            options: Answers to score; the prompt's own options by default.
+            options: Answers to score; the prompt's own options, with their priors, by default.
         """
         answers = list(prompt.options or ()) if options is None else list(options)
         texts = [prompt.text, *(prompt.answer_text(answer) for answer in answers)]
         ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
-        return Encoded(prompt=(*self.start_ids, *ids[0]), options=tuple((*answer, self.end_id) for answer in ids[1:]))
+        return Encoded(
+            prompt=(*self.start_ids, *ids[0]),
+            options=tuple((*answer, self.end_id) for answer in ids[1:]),
+            offsets=prompt.log_prior if options is None else (),
+        )
 
     def option_log_probs(self, batch: Sequence[Encoded]) -> list[Tensor]:
         """Total log-probability of each complete answer, its end included (method section 2, Inference).
@@ -93,21 +101,23 @@ class LanguageModel:
         Returns:
             For each prompt a tensor of shape (n_options,).
         """
+        # An answer's last token is predicted and predicts nothing itself, so it is never read.
+        read = [[option[:-1] for option in item.options] for item in batch]
         width = max(len(item.prompt) for item in batch)
-        tail = max(sum(map(len, item.options)) for item in batch)
+        tail = max(sum(map(len, options)) for options in read)
         size = (len(batch), width + tail)
         ids = torch.full(size, self.pad_id, dtype=torch.long)
         positions = torch.zeros(size, dtype=torch.long)
         visible = torch.zeros((len(batch), width + tail, width + tail), dtype=torch.bool)
         causal = torch.ones((width + tail, width + tail), dtype=torch.bool).tril()
-        for row, item in enumerate(batch):
+        for row, (item, options) in enumerate(zip(batch, read, strict=True)):
             n_prompt = len(item.prompt)
             start = width - n_prompt
             ids[row, start:width] = torch.tensor(item.prompt)
             positions[row, start:width] = torch.arange(n_prompt)
             visible[row, start:width, start:width] = causal[:n_prompt, :n_prompt]
             at = width
-            for option in item.options:
+            for option in options:
                 stop = at + len(option)
                 ids[row, at:stop] = torch.tensor(option)
                 positions[row, at:stop] = torch.arange(n_prompt, n_prompt + len(option))
@@ -139,24 +149,46 @@ class LanguageModel:
         """Sum each option's token log-probabilities.
 
         Args:
-            logits: Shape (1 + tail, vocabulary); row 0 belongs to the last prompt token, row 1 + i to answer token i.
+            logits: Shape (1 + tail, vocabulary); row 0 belongs to the last prompt token, row 1 + i to answer token i,
+                the last token of every answer left out.
             item: What the rows mean.
         """
         sources: list[int] = []
         targets: list[int] = []
         owner: list[int] = []
-        at = 0
+        at = 1
         for index, option in enumerate(item.options):
-            sources += [0, *range(at + 1, at + len(option))]
+            sources += [0, *range(at, at + len(option) - 1)]
             targets += option
             owner += [index] * len(option)
-            at += len(option)
+            at += len(option) - 1
         device = logits.device
         chosen = logits[torch.tensor(sources, device=device)].float()
         token = torch.tensor(targets, device=device)
         log_probs = chosen.gather(1, token[:, None])[:, 0] - chosen.logsumexp(dim=1)
         total = torch.zeros(len(item.options), device=device)
         return total.index_add(0, torch.tensor(owner, device=device), log_probs)
+
+    @torch.no_grad()
+    def over_base(self, items: Sequence[Encoded], max_tokens: int) -> list[Encoded]:
+        """The same items with the base model's own log-probabilities subtracted from their offsets.
+
+        Adding an answer's log-probability under an expert then gives its log-ratio to the base model: what the expert
+        has learnt about it, as the implicit reward of DPO (Rafailov et al., 2023). To be called while the model carries
+        no trained adapter.
+
+        Args:
+            items: Encoded prompts with at least one option each.
+            max_tokens: Token budget of a batch.
+        """
+        out = list(items)
+        for batch in batches_by_length([item.length for item in items], max_tokens):
+            for index, scores in zip(batch, self.option_log_probs([items[i] for i in batch]), strict=True):
+                item = items[index]
+                prior = item.offsets or (0.0,) * len(item.options)
+                base = tuple(p - float(s) for p, s in zip(prior, scores, strict=True))
+                out[index] = replace(item, offsets=base)
+        return out
 
     @torch.no_grad()
     def generate(self, prompts: Sequence[Prompt], max_new_tokens: int) -> list[str]:

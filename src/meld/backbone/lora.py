@@ -76,7 +76,7 @@ def attach_lora(
                 where="backbone.lora_targets",
                 fix=f"name linear layers of this architecture ({str(error).splitlines()[0][:160]})",
             ) from error
-    return LanguageModel(wrapped, lm.tokenizer, lm.name)
+    return LanguageModel(wrapped, lm.tokenizer, lm.name, lm.relative)
 
 
 def detach_lora(lm: LanguageModel) -> LanguageModel:
@@ -90,7 +90,7 @@ def detach_lora(lm: LanguageModel) -> LanguageModel:
     """
     base = lm.model.unload()
     base.eval()  # training may have been cut short by an error, and dropout would stay on
-    return LanguageModel(base, lm.tokenizer, lm.name)
+    return LanguageModel(base, lm.tokenizer, lm.name, lm.relative)
 
 
 @contextmanager

@@ -53,6 +53,25 @@ class Paths:
 
 
 @dataclass
+class Limits:
+    """How much of everything is read at most; None for all. They bound time, not memory.
+
+    Attributes:
+        alignments: Alignments of each unit that train M_RAG.
+        transformed: Samples of each unit that come from other tasks' labels.
+        samples: Samples an expert is trained on.
+        warm_up: Samples whose gradients estimate the curvature of the influence.
+        router_queries: Labelled queries of each unit that every expert answers for the router.
+    """
+
+    alignments: int | None = None
+    transformed: int | None = None
+    samples: int | None = None
+    warm_up: int = MISSING
+    router_queries: int = MISSING
+
+
+@dataclass
 class MeldConfig:
     """The resolved configuration of one run; the numbers are explained in ``conf/meld.yaml``.
 
@@ -74,6 +93,7 @@ class MeldConfig:
         force: Stage or stages to compute again; None for none.
         dry_run: Print what would be done.
         allow: The user's own packages that ``_target_`` may name.
+        limits: How much is read at most.
         paths: Where things lie.
         datasets: Datasets of the suite by name.
         tasks: Tasks by short name.
@@ -96,6 +116,7 @@ class MeldConfig:
     force: Any = None
     dry_run: bool = False
     allow: list[str] = field(default_factory=list)
+    limits: Limits = field(default_factory=Limits)
     paths: Paths = field(default_factory=Paths)
     datasets: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, Any] = field(default_factory=dict)

@@ -66,7 +66,8 @@ class Reply:
     """What came back for one prompt.
 
     Attributes:
-        log_probs: Total log-probability of each option, in the prompt's order; empty when text was written.
+        log_probs: Score of each option, in the prompt's order; empty when text was written. Its total log-probability,
+            over the base model's where that is wanted (``backbone.relative``), plus the prior of the evidence.
         text: What was written; empty when options were ranked.
     """
 
@@ -111,10 +112,14 @@ def ask(
     replies = [Reply()] * len(prompts)
     ranked = [i for i, prompt in enumerate(prompts) if prompt.options]
     encoded = {i: model.lm.encode(prompts[i]) for i in ranked}
+    base = _base_scores(model, list(encoded.values()), batch_tokens) if model.lm.relative else {}
     for batch in batches_by_length([encoded[i].length for i in ranked], batch_tokens):
         rows = [ranked[i] for i in batch]
-        for row, scores in zip(rows, model.option_log_probs([encoded[i] for i in rows], gates[rows]), strict=True):
-            replies[row] = Reply(log_probs=tuple(float(s) for s in scores))
+        scored = model.option_log_probs([encoded[i] for i in rows], gates[rows])
+        for row, scores in zip(rows, scored, strict=True):
+            item = encoded[row]
+            score = scores - base.get(item, 0.0) + np.array(item.offsets or 0.0)
+            replies[row] = Reply(log_probs=tuple(score.tolist()))
         progress.advance(len(rows))
     open_ended = [i for i, prompt in enumerate(prompts) if prompt.options is None]
     lengths = [model.lm.count(prompts[i].text) + max_new_tokens for i in open_ended]
@@ -126,6 +131,19 @@ def ask(
             replies[row] = Reply(text=text)
         progress.advance(len(rows))
     return replies
+
+
+def _base_scores(
+    model: MixtureModel, items: Sequence[Encoded], batch_tokens: int
+) -> dict[Encoded, NDArray[np.float64]]:
+    """What the base model alone makes of the options of every distinct item."""
+    distinct = list(dict.fromkeys(items))
+    none = np.zeros((1, len(model.experts)))
+    scores: dict[Encoded, NDArray[np.float64]] = {}
+    for batch in batches_by_length([item.length for item in distinct], batch_tokens):
+        rows = [distinct[i] for i in batch]
+        scores |= dict(zip(rows, model.option_log_probs(rows, none.repeat(len(rows), axis=0)), strict=True))
+    return scores
 
 
 def check_base(name: str, recorded: str, lm: LanguageModel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ class PeftMixtures:
             model.load_adapter(str(adapters[name]), adapter_name=self._safe[name])
         model.eval()
         self._model = model
-        self.lm = LanguageModel(model, lm.tokenizer, lm.name)
+        self.lm = LanguageModel(model, lm.tokenizer, lm.name, lm.relative)
 
     def _activate(self, gates: NDArray[np.float64]) -> None:
         """Make one mixture the active adapter."""
@@ -92,8 +93,11 @@ class PeftMixtures:
         """Total log-probabilities of each item's options under its own mixture."""
         out: list[NDArray[np.float64]] = [np.zeros(0)] * len(batch)
         for rows in self._groups(gates):
-            self._activate(gates[rows[0]])
-            scored = self.lm.option_log_probs([batch[i] for i in rows])
+            alone = not gates[rows[0]].any()
+            if not alone:
+                self._activate(gates[rows[0]])
+            with self._model.disable_adapter() if alone else nullcontext():
+                scored = self.lm.option_log_probs([batch[i] for i in rows])
             for row, scores in zip(rows, scored, strict=True):
                 out[row] = scores.double().cpu().numpy()
         return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -13,13 +13,16 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from meld.backbone.language_model import Encoded, LanguageModel
-from meld.backbone.lora import lora_parameters, save_adapter, set_adapter_state, train_adapter, with_lora
+from meld.backbone.lora import adapter_state, lora_parameters, save_adapter, set_adapter_state, train_adapter, with_lora
 from meld.encoder.contrastive import linear_decay
 from meld.progress import Progress
 from meld.seeds import derive
 from meld.trainer.fit import LightningTrainer, SeededData
 
 Objective = Literal["answer", "ranking", "both"]
+
+_REFERENCE_TOKENS = 6144
+"""Token budget of a batch that only the base model reads."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,12 @@ class Lesson:
 
     encoded: Encoded
     weight: float = 1.0
+
+
+def over_base(lm: LanguageModel, lessons: Sequence[Lesson]) -> list[Lesson]:
+    """Lessons whose answers are compared relative to the base model (:meth:`LanguageModel.over_base`)."""
+    items = lm.over_base([lesson.encoded for lesson in lessons], _REFERENCE_TOKENS)
+    return [replace(lesson, encoded=item) for lesson, item in zip(lessons, items, strict=True)]
 
 
 class LitExpert(L.LightningModule):
@@ -76,10 +85,11 @@ class LitExpert(L.LightningModule):
         losses = []
         for item, scores in zip(items, self.lm.option_log_probs(items), strict=True):
             loss = torch.zeros((), device=scores.device)
+            compared = scores + torch.tensor(item.offsets, device=scores.device) if item.offsets else scores
             if self.objective != "ranking" or len(scores) == 1:
                 loss = loss - scores[0] / len(item.options[0])
             if ranking and len(scores) > 1:
-                loss = loss - scores.log_softmax(dim=0)[0]
+                loss = loss - compared.log_softmax(dim=0)[0]
             losses.append(loss)
         weights = torch.tensor([lesson.weight for lesson in batch], device=losses[0].device)
         return (torch.stack(losses) * weights).sum() / weights.sum()
@@ -190,15 +200,19 @@ class LoraExpert:
             lr_factor: Multiplies the learning rate (refinement trains more gently).
 
         Returns:
-            How many examples were used, and the dev loss before and after.
+            How many examples and tokens an epoch has, the dev loss before and after, and whether training lowered it; where it did
+            not, the adapter is the one it started from.
         """
         passes = self.epochs if epochs is None else epochs
+        if lm.relative and self.objective != "answer":
+            lessons, dev = over_base(lm, lessons), over_base(lm, dev)
         with with_lora(lm, targets, self.rank, self.alpha, self.dropout, derive(seed, "init")) as wrapped:
             if start is not None:
                 set_adapter_state(wrapped, start)
             steps = -(-len(lessons) // (self.batch_size * self.accumulate)) * passes
             module = LitExpert(wrapped, self.objective, self.lr * lr_factor, self.weight_decay, max(1, steps))
             before = self._dev_loss(module, dev)
+            initial = adapter_state(wrapped)
             if lessons and passes:
                 data = SeededData(lessons, dev, self.batch_size, derive(seed, "order"), lambda x: x.encoded.length)
                 train_adapter(wrapped)
@@ -217,8 +231,19 @@ class LoraExpert:
                 )
             wrapped.model.eval()
             after = self._dev_loss(module, dev)
+            # Early stopping counts from before the first step (nan, without a dev set, compares false).
+            improved = not after > before
+            if not improved:
+                set_adapter_state(wrapped, initial)
             save_adapter(wrapped, out)
-        return {"examples": len(lessons), "dev_examples": len(dev), "dev_loss_before": before, "dev_loss_after": after}
+        return {
+            "examples": len(lessons),
+            "tokens": sum(lesson.encoded.length for lesson in lessons),
+            "dev_examples": len(dev),
+            "dev_loss_before": before,
+            "dev_loss_after": after,
+            "improved": improved,
+        }
 
     def _dev_loss(self, module: LitExpert, dev: Sequence[Lesson]) -> float:
         """Mean dev loss in evaluation mode; nan without a dev set."""

@@ -44,6 +44,7 @@ class Workshop:
                 backbone.revision,
                 backbone.dtype,
                 backbone.as_decoder,
+                backbone.relative,
                 backbone.attention,
                 backbone.device,
             )
@@ -92,5 +93,10 @@ class Workshop:
             self._writers[id(backbone)] = PromptWriter(
                 self.serializer, self.tasks, lm.count, backbone.max_prompt_tokens
             )
-        rank = backbone.decode == "rank"
-        return Questions(self.unit(context, name), self._writers[id(backbone)], rank, with_demos)
+        return Questions(
+            self.unit(context, name),
+            self._writers[id(backbone)],
+            rank=backbone.decode == "rank",
+            max_demos=backbone.max_demos if with_demos else 0,
+            evidence_prior=backbone.evidence_prior,
+        )

@@ -15,7 +15,7 @@ from meld.stages.unit import Unit, save_demonstrations
 from meld.task.base import Task
 from meld.types import Query, Sample
 
-VERSION = 1
+VERSION = 2
 
 
 def donors(unit: str, units: tuple[str, ...]) -> tuple[str, ...]:

@@ -24,7 +24,7 @@ from meld.stages.unit import Questions, Unit
 from meld.task.ed import ERROR
 from meld.types import Prediction, Query
 
-VERSION = 1
+VERSION = 2
 
 
 class Mixer(Protocol):
@@ -182,7 +182,14 @@ def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
     else:
         candidates = unit.candidates(queries)
         predictions = [
-            Prediction(q.id, c[0] if c else None, 0.5 if c else 0.0, "ok" if c else "invalid", options=c or ())
+            Prediction(
+                q.id,
+                c.values[best] if c.values else None,
+                round(float(np.exp(c.log_prior[best])), 6) if c.values else 0.0,
+                "ok" if c.values else "invalid",
+                options=c.values,
+            )
             for q, c in zip(queries, candidates, strict=True)
+            for best in [int(np.argmax(c.log_prior)) if c.values else 0]
         ]
     save_predictions(sorted(predictions, key=lambda p: p.query_id), context.out / "predictions.parquet")

@@ -23,7 +23,7 @@ from meld.stages.paths import Ask, build_steps
 from meld.stages.unit import Questions, Unit
 from meld.types import Query, Sample
 
-VERSION = 1
+VERSION = 2
 
 
 def run(
@@ -132,10 +132,7 @@ def mean_gold_log_prob(
     """
     if not samples:
         return 0.0
-    prompts = []
-    for sample, prompt in zip(samples, questions.prompts([s.query for s in samples]), strict=True):
-        options = tuple(dict.fromkeys([sample.label, *(prompt.options or ())]))
-        prompts.append(type(prompt)(prompt.query_id, prompt.text, options, prompt.json_form))
+    prompts = questions.labelled_prompts(samples)
     replies = ask(model, prompts, gates, backbone.batch_tokens, backbone.max_new_tokens, progress, "evaluate path")
     return float(np.mean([_gold_log_prob(reply.log_probs) for reply in replies]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 
@@ -20,7 +19,10 @@ from meld.stages.unit import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 1
+VERSION = 2
+
+_WRONG_OPTIONS = 7
+"""Wrong candidates beside the label of an open question; the likeliest ones, for they tell experts apart."""
 
 
 def run(
@@ -91,21 +93,19 @@ def _routed(
     """What every expert makes of a unit's labelled queries. Written answers are judged by the label's loss alone."""
     if not samples:
         return []
-    prompts = []
-    for sample, prompt in zip(samples, questions.prompts([s.query for s in samples]), strict=True):
-        prompts.append(replace(prompt, options=tuple(dict.fromkeys([sample.label, *(prompt.options or ())]))))
-    per_expert = [
-        ask(
-            model,
-            prompts,
-            own_gates(experts, expert, len(prompts)),
-            backbone.batch_tokens,
-            backbone.max_new_tokens,
-            context.progress,
-            f"{expert} answers {questions.unit.name}",
-        )
-        for expert in experts
-    ]
+    prompts = questions.labelled_prompts(samples, _WRONG_OPTIONS)
+    # One call for all experts, so that what they share is computed once.
+    every = np.concatenate([own_gates(experts, expert, len(prompts)) for expert in experts])
+    asked = ask(
+        model,
+        prompts * len(experts),
+        every,
+        backbone.batch_tokens,
+        backbone.max_new_tokens,
+        context.progress,
+        f"experts answer {questions.unit.name}",
+    )
+    per_expert = [asked[at : at + len(prompts)] for at in range(0, len(asked), len(prompts))]
     made = []
     for index, sample in enumerate(samples):
         probabilities = np.stack([replies[index].probabilities for replies in per_expert])

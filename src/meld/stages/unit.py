@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,13 +17,15 @@ from meld.dataset.io import load_samples, load_unit
 from meld.encoder.vectors import Embedder, Vectors
 from meld.expert.lora import Lesson
 from meld.retriever.base import Demonstrations
-from meld.retriever.candidates import ValueCandidates, repair_candidates
+from meld.retriever.candidates import Candidates, ValueCandidates, repair_candidates
 from meld.retriever.cells import CellEvidence
-from meld.retriever.partners import Partners, pair_partners
+from meld.retriever.partners import Partners, pair_links, pair_partners
+from meld.retriever.prior import UNKNOWN, ConditionalLogit, pair_features, repair_features
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
 from meld.task.base import Task
 from meld.task.di import value_text
+from meld.task.em import MATCH
 from meld.text import normalise
 from meld.types import Prompt, Query, Sample, UnitData
 
@@ -126,16 +129,61 @@ class Unit:
         labelled = [s for s in self.samples if s.provenance in {"labelled", "pseudo"}]
         texts = {value_text(s.query.target or "", normalise(s.label)) for s in labelled}
         vectors = {text: self.vectors.get([text])[0] for text in sorted(texts) if text in self.vectors}
-        limit = getattr(self.task, "max_candidates", 24)
-        return ValueCandidates(labelled, self.query_vectors([s.query for s in labelled]), vectors, limit)
+        return ValueCandidates(labelled, self.query_vectors([s.query for s in labelled]), vectors, self._limit)
 
-    def candidates(self, queries: Sequence[Query]) -> list[tuple[str, ...] | None]:
-        """Candidate answers of open questions; None for closed tasks."""
+    @property
+    def _limit(self) -> int:
+        return int(getattr(self.task, "max_candidates", 24))
+
+    @cached_property
+    def _repair_prior(self) -> ConditionalLogit:
+        """Fitted on labelled cells and corrupted ones; pseudo-labels follow the same evidence and teach nothing."""
+        groups, chosen, weights = [], [], []
+        for sample in self.samples:
+            if sample.provenance == "pseudo":
+                continue
+            values, features = self._repairs(sample.query)
+            if sample.label in values and len(values) > 1:
+                groups.append(features)
+                chosen.append(values.index(sample.label))
+                weights.append(sample.confidence)
+        return ConditionalLogit().fit(groups, chosen, weights)
+
+    def _repairs(self, query: Query) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+        assert self.cells is not None
+        values = repair_candidates(query, self.cells, self._limit)
+        return values, repair_features(values[0], self.cells.of(query), values)
+
+    @cached_property
+    def _pair_prior(self) -> ConditionalLogit:
+        """Fitted on labelled pairs; *mismatch* has no features, so that the features speak for *match*."""
+        labelled = [s for s in self.samples if s.provenance == "labelled"]
+        chosen = [(self.task.options or ()).index(s.label) for s in labelled]
+        return ConditionalLogit().fit(self._pairs([s.query for s in labelled]), chosen, [1.0] * len(labelled))
+
+    def _pairs(self, queries: Sequence[Query]) -> list[NDArray[np.float64]]:
+        links = [None] * len(queries) if self.partners is None else pair_links(queries, self.partners)
+        options = self.task.options or ()
+        made = []
+        for query, link in zip(queries, links, strict=True):
+            features = pair_features(link, query.entities[0], query.entities[1])
+            made.append(np.stack([features * (option == MATCH) for option in options]))
+        return made
+
+    def candidates(self, queries: Sequence[Query]) -> list[Candidates]:
+        """Options of every query, with their log-probabilities by the retrieved evidence alone.
+
+        Closed tasks have the task's options in the task's order; open ones have candidates, best first, perhaps none.
+        """
+        if self.task.name == "em":
+            prior = [self._pair_prior.log_prior(features) for features in self._pairs(queries)]
+            return [Candidates(tuple(self.task.options or ()), tuple(map(float, p))) for p in prior]
         if self.task.options is not None:
-            return [None] * len(queries)
+            even = (-float(np.log(len(self.task.options))),) * len(self.task.options)
+            return [Candidates(tuple(self.task.options), even)] * len(queries)
         if self.task.name == "dc" and self.cells is not None:
-            limit = getattr(self.task, "max_candidates", 24)
-            return [repair_candidates(query, self.cells, limit) for query in queries]
+            found = [self._repairs(query) for query in queries]
+            return [Candidates(v, tuple(map(float, self._repair_prior.log_prior(f)))) for v, f in found]
         vectors = self.query_vectors(queries)
         return [self._values.of(query, vector) for query, vector in zip(queries, vectors, strict=True)]
 
@@ -147,43 +195,82 @@ class Questions:
         unit: The unit.
         writer: Writes prompts for the backbone.
         rank: Whether open questions are answered by ranking candidates.
-        with_demos: Whether prompts carry demonstrations.
+        max_demos: Demonstrations in a prompt at most; None for all that were retrieved and fit.
+        evidence_prior: Whether options carry the log-probability that retrieval alone gives them.
     """
 
-    def __init__(self, unit: Unit, writer: PromptWriter, rank: bool, with_demos: bool = True) -> None:
+    def __init__(
+        self,
+        unit: Unit,
+        writer: PromptWriter,
+        rank: bool,
+        max_demos: int | None = None,
+        evidence_prior: bool = False,
+    ) -> None:
         self.unit = unit
         self.writer = writer
         self.rank = rank
-        self.with_demos = with_demos
+        self.max_demos = max_demos
+        self.evidence_prior = evidence_prior
 
     def prompts(self, queries: Sequence[Query]) -> list[Prompt]:
         """Prompts with options where answers are ranked, without where they are written.
 
         An open question without any candidate gets an empty tuple: it cannot be answered by ranking.
         """
-        candidates = self.unit.candidates(queries) if self.rank else [None] * len(queries)
-        return [self.writer.write(q, self._demos(q), c) for q, c in zip(queries, candidates, strict=True)]
+        return [self._prompt(query, found) for query, found in zip(queries, self._options(queries), strict=True)]
+
+    def labelled_prompts(self, samples: Sequence[Sample], n_wrong: int | None = None) -> list[Prompt]:
+        """Prompts whose first option is the label, then up to ``n_wrong`` wrong ones, the likeliest first.
+
+        Where answers are written the label is the only option.
+        """
+        closed = self.unit.task.options
+        found = self._options([s.query for s in samples]) if n_wrong != 0 else [None] * len(samples)
+        return [
+            self._prompt(sample.query, _label_first(sample, options, n_wrong, closed))
+            for sample, options in zip(samples, found, strict=True)
+        ]
 
     def lessons(self, samples: Sequence[Sample], lm: LanguageModel, n_wrong: int) -> list[Lesson]:
         """Training examples: the label first, then up to ``n_wrong`` wrong options or candidates."""
-        queries = [sample.query for sample in samples]
-        candidates = self.unit.candidates(queries) if self.rank and n_wrong else [None] * len(queries)
-        made = []
-        for sample, found in zip(samples, candidates, strict=True):
-            closed = self.unit.task.options
-            others = closed if closed is not None else found or ()
-            label = normalise(sample.label)
-            wrong = [o for o in others if (o != sample.label if closed is not None else normalise(o) != label)]
-            options = (sample.label, *wrong[:n_wrong])
-            prompt = self.writer.write(sample.query, self._demos(sample.query), options if closed is None else None)
-            made.append(Lesson(lm.encode(prompt, options), sample.confidence))
-        return made
+        prompts = self.labelled_prompts(samples, n_wrong)
+        return [Lesson(lm.encode(prompt), s.confidence) for prompt, s in zip(prompts, samples, strict=True)]
+
+    def _options(self, queries: Sequence[Query]) -> Sequence[Candidates | None]:
+        """Options of each query; None where the answer is written."""
+        closed = self.unit.task.options
+        if closed is None and not self.rank:
+            return [None] * len(queries)
+        if closed is not None and not self.evidence_prior:
+            return [Candidates(tuple(closed))] * len(queries)
+        return self.unit.candidates(queries)
+
+    def _prompt(self, query: Query, found: Candidates | None) -> Prompt:
+        prompt = self.writer.write(query, self._demos(query), None if found is None else found.values)
+        prior = found.log_prior if found is not None and self.evidence_prior else ()
+        return replace(prompt, options=None if found is None else found.values, log_prior=prior)
 
     def _demos(self, query: Query) -> list[Sample]:
-        if not self.with_demos:
+        if self.max_demos == 0:
             return []
         found = self.unit.demonstrations.get(query.id, Demonstrations())
-        return [self.unit.sample_by_id[id_] for id_ in found.ids if id_ in self.unit.sample_by_id]
+        known = [self.unit.sample_by_id[id_] for id_ in found.ids if id_ in self.unit.sample_by_id]
+        return known[: self.max_demos]
+
+
+def _label_first(
+    sample: Sample, found: Candidates | None, n_wrong: int | None, closed: Sequence[str] | None
+) -> Candidates:
+    """The label, then the other options; at most ``n_wrong`` of them."""
+    if found is None:
+        return Candidates((sample.label,), (0.0,))
+    label = sample.label if closed is not None else normalise(sample.label)
+    same = [(o if closed is not None else normalise(o)) == label for o in found.values]
+    prior = found.log_prior or (0.0,) * len(found.values)
+    own = next((p for p, is_label in zip(prior, same, strict=True) if is_label), max(prior, default=0.0) + UNKNOWN)
+    wrong = [(o, p) for o, p, is_label in zip(found.values, prior, same, strict=True) if not is_label][:n_wrong]
+    return Candidates((sample.label, *(o for o, _ in wrong)), (own, *(p for _, p in wrong)))
 
 
 def save_demonstrations(found: Mapping[str, Demonstrations], path: Path) -> None:
