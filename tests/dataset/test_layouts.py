@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from meld.config.compose import load_config, plain
 from meld.dataset.base import Dataset, Source
 from meld.dataset.dirty_clean import DirtyClean
 from meld.dataset.few_shot import few_shot_ids
@@ -20,6 +21,8 @@ from meld.dataset.imputation import Imputation, unquote
 from meld.dataset.io import digest_unit
 from meld.dataset.magellan import Magellan
 from meld.errors import ConfigError, DataError, UserError
+from meld.pipeline.plan import Plan, make_plan
+from meld.store.store import Store
 from meld.types import Query, UnitData
 
 
@@ -403,6 +406,38 @@ class TestHiddenLabels:
         _same_visible(before, after)
         assert "poison" not in repr(after.units)
 
+    def test_poison_moves_no_key_before_evaluation(
+        self,
+        magellan_folder: Callable[..., Path],
+        dirty_clean_folder: Callable[..., Path],
+        imputation_folder: Callable[..., Path],
+        tmp_path: Path,
+    ) -> None:
+        """The whole plan of MELD-DS over three layouts: only the hidden labels' own artifact and the scores differ."""
+        clean = magellan_folder()
+        dirty_clean_folder()
+        imputation_folder()
+        frozen = {}
+        for name, unit, component in (
+            ("abt_buy", "mini.em", mini_em(clean)),
+            ("hospital", "mini.dc", mini_dc(clean)),
+            ("restaurant", "mini.di", mini_di(clean)),
+        ):
+            data = component.load().units[unit]
+            frozen[name] = few_shot_ids((*data.train, *data.dev))
+        for name, ids in frozen.items():
+            (tmp_path / name).mkdir()
+            _freeze(tmp_path / name, ids)
+        magellan_folder(lambda a, b: f"{a}-{b}" not in frozen["abt_buy"], root="poisoned")
+        dirty_clean_folder(lambda row, _, v: v if str(row) in frozen["hospital"] else "poison", root="poisoned")
+        hidden = {tuple(key.split("/")[1:]) for key in mini_di(clean).load().gold["mini.di"]}
+        imputation_folder(lambda row, col, v: "poison" if (f"r{row}", col) in hidden else v, root="poisoned")
+        plans = [_mini_plan(tmp_path, root) for root in ("data", "poisoned")]
+        keys = [{node.id: node.key for node in plan.nodes} for plan in plans]
+        differing = {id_ for id_ in keys[0].keys() | keys[1].keys() if keys[0].get(id_) != keys[1].get(id_)}
+        assert {id_.partition(":")[0] for id_ in differing} == {"gold", "evaluate"}
+        assert {id_ for id_ in keys[0] if id_.startswith("gold:")} <= differing
+
     def test_frozen_sample_is_the_sample(self, magellan_folder: Callable[..., Path], tmp_path: Path) -> None:
         root = magellan_folder()
         drawn = mini_em(root).load()
@@ -563,3 +598,33 @@ def _same_visible(before: Source, after: Source) -> None:
     for unit in before.units:
         assert before.units[unit] == after.units[unit]
         assert digest_unit(before.units[unit]) == digest_unit(after.units[unit])
+
+
+def _mini_plan(tmp_path: Path, root: str) -> Plan:
+    """MELD-DS over the three small folders below ``root``, with frozen few-shot samples."""
+
+    def options(name: str, folder: str, **more: object) -> list[str]:
+        given = {"root": tmp_path / root, "folder": folder, "few_shot": "ids", **more}
+        given["few_shot_ids"] = next((tmp_path / name).iterdir())
+        return [f"datasets.{name}.{key}={value}" for key, value in given.items()]
+
+    store = tmp_path / "store"
+    config = load_config(
+        [
+            "suite=real_small",
+            "method=meld_ds",
+            f"paths.store={store}",
+            *options("abt_buy", "em/Mini", drop_columns="[cluster]"),
+            *options("hospital", "dc/mini", id_columns="[key]"),
+            *options(
+                "restaurant",
+                "di/Mini",
+                targets="[city,state]",
+                table="table.csv",
+                split="split.csv",
+                drop_columns="[id,class]",
+                unquote="true",
+            ),
+        ]
+    )
+    return make_plan(plain(config), Store(store))

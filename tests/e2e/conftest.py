@@ -1,0 +1,79 @@
+"""The command as a user runs it: a subprocess over tiny made-up tables."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+TINY = (
+    "suite=quickstart",
+    "logger=none",
+    "datasets.quickstart_products.n_rows=24",
+    "datasets.quickstart_products.n_train=40",
+    "datasets.quickstart_products.n_test=12",
+    "datasets.quickstart_products.n_few_shot=20",
+    "datasets.quickstart_people.n_rows=30",
+    "datasets.quickstart_people.n_test=8",
+    "datasets.quickstart_people.n_few_shot=12",
+    "datasets.quickstart_hospitals.n_rows=24",
+    "datasets.quickstart_hospitals.n_few_shot=8",
+    "limits.alignments=10",
+    "limits.transformed=16",
+    "limits.samples=32",
+    "limits.warm_up=8",
+    "limits.router_queries=6",
+    "backbone.max_prompt_tokens=128",
+    "proxy.max_prompt_tokens=128",
+)
+"""Everything small, nothing switched off: every stage runs, trains and resumes as it does at full size."""
+
+Start = Callable[..., "subprocess.Popen[str]"]
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    return [sys.executable, "-m", "meld", *arguments]
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160", "NO_COLOR": "1"}
+
+
+@pytest.fixture
+def tiny() -> tuple[str, ...]:
+    """Overrides that make everything small."""
+    return TINY
+
+
+@pytest.fixture
+def meld(tmp_path: Path) -> Run:
+    """Run ``meld`` in a folder of the test's own and wait for it."""
+
+    def run(*arguments: str, folder: Path = tmp_path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            _command(arguments), cwd=folder, env=_environment(), capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def start_meld(tmp_path: Path) -> Start:
+    """Start ``meld`` in a folder of the test's own and come back at once."""
+
+    def start(*arguments: str, folder: Path = tmp_path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            _command(arguments),
+            cwd=folder,
+            env=_environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    return start
