@@ -48,8 +48,8 @@ def test_a_run_its_repetition_and_a_sweep_over_k(meld: Run, tiny: tuple[str, ...
     made = artifacts(tmp_path)
     counts = stages(set(made))
     assert counts == {
-        **{stage: UNITS for stage in ("data", "gold", "serialize", "index", "annotate", "infer", "evaluate")},
-        **{stage: 3 for stage in ("init", "metapath", "features", "influence", "pick", "refine")},
+        **dict.fromkeys(("data", "gold", "serialize", "index", "annotate", "infer", "evaluate"), UNITS),
+        **dict.fromkeys(("init", "metapath", "features", "influence", "pick", "refine"), 3),
         "baseline": UNITS,
         "encode": 1,
         "route": 1,

@@ -31,10 +31,12 @@ class Outcome:
     Attributes:
         folder: The sweep's directory; None for a single run.
         failed: How many jobs failed.
+        error: What made a single run fail.
     """
 
     folder: str | None = None
     failed: int = 0
+    error: Exception | None = None
 
 
 def hydra_entry(command: str, multirun: bool) -> Outcome:
@@ -57,7 +59,9 @@ def hydra_entry(command: str, multirun: bool) -> Outcome:
             run_job(config, folder, command, outcome.folder)
         except Exception as error:
             if not multirun:
-                raise
+                # Raised once Hydra is done: it would print a line of its own about it.
+                outcome.error = error
+                return
             outcome.failed += 1
             folder.mkdir(parents=True, exist_ok=True)
             with (folder / "meld.log").open("a", encoding="utf-8") as log:
@@ -66,6 +70,8 @@ def hydra_entry(command: str, multirun: bool) -> Outcome:
             print(f"meld: job {folder.name} failed: {shown}\n  log: {folder / 'meld.log'}", file=sys.stderr)
 
     hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="meld")(job)()
+    if outcome.error is not None:
+        raise outcome.error
     return outcome
 
 
@@ -96,7 +102,7 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
     from meld.pipeline.run import execute
 
     execute(tree, shown, choices, folder, command, console, Path(sweep).name if sweep else None)
-    if (folder / "results.json").is_file():
+    if tree["until"] in {None, "evaluate", "report"}:
         if sweep is None:
             console.print(results_table(read_results(folder), all_metrics=False))
             costs = read_costs(folder)

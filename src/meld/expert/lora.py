@@ -200,7 +200,7 @@ class LoraExpert:
             lr_factor: Multiplies the learning rate (refinement trains more gently).
 
         Returns:
-            How many examples and tokens an epoch has, the dev loss before and after, and whether training lowered it; where it did
+            Examples and tokens of an epoch, dev loss before and after, and whether training lowered it; where it did
             not, the adapter is the one it started from.
         """
         passes = self.epochs if epochs is None else epochs

@@ -249,7 +249,7 @@ class _Planner:
             partial = remembered.with_suffix(".partial")
             write_json(partial, content)
             partial.replace(remembered)
-        self.notes += [f"{name}: {note}" for note in content["notes"]]
+        self.notes += content["notes"]
         return {u: (d[0], d[1]) for u, d in content["units"].items()}, load
 
     # -- chain --------------------------------------------------------------------------------------------------------

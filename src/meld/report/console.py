@@ -9,7 +9,7 @@ from meld.report.results import Costs, Results, stage_order
 
 
 def results_table(results: Results, *, all_metrics: bool = True) -> Table:
-    """The results of a run: its own system in bold, baselines below it, synthetic datasets named as such.
+    """The results of a run: its own system in bold, baselines below it, synthetic datasets marked as such.
 
     Args:
         results: The content of results.json.
@@ -18,7 +18,7 @@ def results_table(results: Results, *, all_metrics: bool = True) -> Table:
     synthetic = set(results.synthetic)
     caption = "value [95 % bootstrap interval]"
     if synthetic:
-        caption += " · synthetic data: " + ", ".join(sorted(synthetic))
+        caption += " · * synthetic data, made by the project"
     title = " · ".join(str(results.config[key]) for key in ("method", "suite") if results.config.get(key))
     table = Table(title=Text(title or "Results"), caption=Text(caption), title_style="bold", caption_justify="left")
     table.add_column("dataset", overflow="fold")
@@ -29,7 +29,7 @@ def results_table(results: Results, *, all_metrics: bool = True) -> Table:
     rows = [row for row in results.rows if all_metrics or row.main]
     above: tuple[str, ...] = ("", "", "")
     for position, row in enumerate(rows):
-        name = f"{row.dataset} (synthetic data)" if row.dataset in synthetic else row.dataset
+        name = f"{row.dataset}*" if row.dataset in synthetic else row.dataset
         same_unit = above[:2] == (name, row.task)
         style = ("bold" if row.main else "") if row.own else "dim"
         table.add_row(
