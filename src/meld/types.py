@@ -44,6 +44,8 @@ class Query:
         target: The attribute asked about (DI, ED, DC, AVE), else None.
         title: Metadata: the table's title.
         context: Facts attached by meta-path steps, as (name, value), in the order they were attached.
+        options: C where it differs from query to query (the candidate entities of a cell); empty where the unit or the
+            task has one domain, or none.
     """
 
     id: str
@@ -54,6 +56,7 @@ class Query:
     target: str | None = None
     title: str = ""
     context: tuple[tuple[str, str], ...] = ()
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,7 @@ class UnitData:
         dev: Few-shot samples for early stopping, thresholds, meta-path Eval and router correctness.
         pool: Unlabelled queries of the training split.
         test: Queries that evaluation scores.
+        options: C where the dataset defines it (its column types or relations); empty where the task does, or nobody.
     """
 
     unit: str
@@ -101,6 +105,7 @@ class UnitData:
     dev: tuple[Sample, ...]
     pool: tuple[Query, ...]
     test: tuple[Query, ...]
+    options: tuple[str, ...] = ()
 
 
 Gold = Mapping[str, tuple[str, ...]]
