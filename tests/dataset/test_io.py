@@ -70,6 +70,7 @@ def query_of(draw: st.DrawFn, known: dict[str, Table]) -> Query:
         target=draw(st.none() | TEXT),
         title=draw(TEXT),
         context=tuple(draw(st.lists(st.tuples(TEXT, TEXT), max_size=2))),
+        options=tuple(draw(st.lists(TEXT, max_size=2))),
     )
 
 
@@ -82,7 +83,15 @@ def units(draw: st.DrawFn) -> UnitData:
         return tuple(Sample(query, draw(TEXT), draw(TEXT), draw(UNIT_FLOATS)) for query in draw(questions))
 
     return UnitData(
-        draw(TEXT), draw(TEXT), draw(TEXT), known, samples(), samples(), tuple(draw(questions)), tuple(draw(questions))
+        draw(TEXT),
+        draw(TEXT),
+        draw(TEXT),
+        known,
+        samples(),
+        samples(),
+        tuple(draw(questions)),
+        tuple(draw(questions)),
+        tuple(draw(st.lists(TEXT, max_size=2))),
     )
 
 

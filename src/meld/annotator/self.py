@@ -44,7 +44,7 @@ class SelfAnnotator:
             pseudo, report = label_pairs(
                 data, around.partners, self.precision, self.max_pseudo, self.mismatches_per_match, rng
             )
-        elif data.task == "di":
+        elif data.task in {"di", "cta", "re", "ave"}:
             pseudo, report = label_values(data, around, self.precision, self.max_pseudo, rng)
         elif data.task == "dc" and around.cells is not None:
             pseudo, report = label_repairs(data, around.cells, self.precision, self.max_pseudo, rng)

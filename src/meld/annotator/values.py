@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ from meld.annotator.base import Surroundings, take
 from meld.annotator.threshold import confidence, fit_threshold
 from meld.retriever.candidates import Candidates, ValueCandidates
 from meld.retriever.cells import CellEvidence
+from meld.retriever.spans import SpanCandidates
 from meld.text import normalise
 from meld.types import Query, Sample, UnitData
 
@@ -17,10 +19,10 @@ from meld.types import Query, Sample, UnitData
 def label_values(
     data: UnitData, around: Surroundings, precision: float, max_pseudo: int, rng: np.random.Generator
 ) -> tuple[list[Sample], dict[str, Any]]:
-    """Pseudo-label empty cells of the pool with the value for which the few-shot samples speak most clearly.
+    """Pseudo-label open questions of the pool with the answer for which the few-shot samples speak most clearly.
 
     Args:
-        data: The unit.
+        data: A unit of imputation, column types, relations or attribute values.
         around: Vectors of few-shot and pool queries.
         precision: Wanted precision, measured leave-one-out on the few-shot training samples.
         max_pseudo: Pseudo-labels at most.
@@ -31,12 +33,11 @@ def label_values(
     """
     if not data.train:
         return [], {"reason": "there are no few-shot labels"}
-    vectors = np.stack([around.vectors[sample.id] for sample in data.train])
-    values = ValueCandidates(data.train, vectors, {}, limit=2)
+    judge = _judge(data, around)
     margins: list[float] = []
     right: list[bool] = []
-    for sample, vector in zip(data.train, vectors, strict=True):
-        label, margin = _clearest(values.of(sample.query, vector))
+    for sample in data.train:
+        label, margin = _clearest(judge(sample.query))
         if label is not None:
             margins.append(margin)
             right.append(normalise(label) == normalise(sample.label))
@@ -46,11 +47,20 @@ def label_values(
         return [], {**report, "reason": "no margin is precise enough on the few-shot labels"}
     made = []
     for query in data.pool:
-        label, margin = _clearest(values.of(query, around.vectors[query.id]))
+        label, margin = _clearest(judge(query))
         if label is not None and margin >= threshold:
             made.append(Sample(query, label, "pseudo", confidence(margin, margins, right)))
     made = take(made, max_pseudo, rng)
     return made, {**report, "kept": len(made), "pool": len(data.pool)}
+
+
+def _judge(data: UnitData, around: Surroundings) -> Callable[[Query], Candidates]:
+    """Candidates of a query with their probabilities, from the few-shot training samples."""
+    if data.task == "ave":
+        return SpanCandidates(data.train, limit=2).of
+    vectors = np.stack([around.vectors[sample.id] for sample in data.train])
+    values = ValueCandidates(data.train, vectors, {}, 2, data.options)
+    return lambda query: values.of(query, around.vectors[query.id])
 
 
 def _clearest(found: Candidates) -> tuple[str | None, float]:

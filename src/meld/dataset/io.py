@@ -30,6 +30,7 @@ _QUERY = pa.schema(
         pa.field("target", pa.string()),
         pa.field("title", pa.string()),
         pa.field("context", pa.list_(pa.struct([("name", pa.string()), ("value", pa.string())]))),
+        pa.field("options", _TEXTS),
     ]
 )
 _SAMPLE = pa.schema(
@@ -74,6 +75,7 @@ def save_unit(data: UnitData, folder: Path | str) -> None:
         _write({"id": list(table.rows), "values": values}, _TABLE, folder / f"table_{number}.parquet")
         described.append({"key": key, "name": table.name, "title": table.title, "columns": list(table.columns)})
     head = {"unit": data.unit, "dataset": data.dataset, "task": data.task, "tables": described}
+    head["options"] = list(data.options)
     (folder / "unit.json").write_text(json.dumps(head, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     by_name = {table.name: table for table in data.tables.values()}
     _write(_sample_columns(data.train, by_name), _SAMPLE, folder / "train.parquet")
@@ -99,7 +101,8 @@ def load_unit(folder: Path | str) -> UnitData:
     seen: dict[str, Entity] = {}
     train, dev = (tuple(_samples(_read(folder / f"{part}.parquet", _SAMPLE), by_name, seen)) for part in _PARTS[:2])
     pool, test = (tuple(_queries(_read(folder / f"{part}.parquet", _QUERY), by_name, seen)) for part in _PARTS[2:])
-    return UnitData(head["unit"], head["dataset"], head["task"], tables, train, dev, pool, test)
+    options = tuple(head["options"])
+    return UnitData(head["unit"], head["dataset"], head["task"], tables, train, dev, pool, test, options)
 
 
 def save_gold(gold: Gold, path: Path | str) -> None:
@@ -186,6 +189,8 @@ def digest_unit(data: UnitData) -> str:
         add(part)
         for query in queries:
             add(_query_key(query, by_name))
+    if data.options:
+        add("options", data.options)
     return digest.hexdigest()
 
 
@@ -199,6 +204,7 @@ def _query_key(query: Query, tables: Mapping[str, Table]) -> list[object]:
         query.target,
         query.title,
         query.context,
+        *([query.options] if query.options else []),
     ]
 
 
@@ -227,6 +233,7 @@ def _query_columns(queries: Sequence[Query], tables: Mapping[str, Table]) -> dic
         "target": [query.target for query in queries],
         "title": [query.title for query in queries],
         "context": [[{"name": name, "value": value} for name, value in query.context] for query in queries],
+        "options": [list(query.options) for query in queries],
     }
 
 
@@ -241,7 +248,7 @@ def _sample_columns(samples: Sequence[Sample], tables: Mapping[str, Table]) -> d
 
 def _queries(content: Mapping[str, list[Any]], tables: Mapping[str, Table], seen: dict[str, Entity]) -> list[Query]:
     found = []
-    for identifier, unit, task, entities, rows, target, title, context in zip(
+    for identifier, unit, task, entities, rows, target, title, context, options in zip(
         *(content[name] for name in _QUERY.names), strict=True
     ):
         restored: list[Entity] = []
@@ -259,7 +266,7 @@ def _queries(content: Mapping[str, list[Any]], tables: Mapping[str, Table], seen
                     seen[text] = dict(json.loads(text))
                 restored.append(seen[text])
         facts = tuple((fact["name"], fact["value"]) for fact in context)
-        found.append(Query(identifier, unit, task, tuple(restored), tuple(rows), target, title, facts))
+        found.append(Query(identifier, unit, task, tuple(restored), tuple(rows), target, title, facts, tuple(options)))
     return found
 
 

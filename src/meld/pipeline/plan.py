@@ -46,7 +46,7 @@ PART_OF = {
 }
 """Artifacts that belong to a stage of the chain under a name of their own."""
 
-DATA_VERSION = 1
+DATA_VERSION = 2
 
 
 @dataclass(frozen=True)

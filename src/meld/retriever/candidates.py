@@ -48,6 +48,7 @@ class ValueCandidates:
         vectors: Shape (n, d), their query vectors.
         value_vectors: Normalised value text (``attribute: value``) to vector.
         limit: Candidates per query.
+        domain: Answers that are candidates whether a sample has them or not (the dataset's column types or relations).
     """
 
     def __init__(
@@ -56,12 +57,15 @@ class ValueCandidates:
         vectors: NDArray[np.float32],
         value_vectors: Mapping[str, NDArray[np.float32]],
         limit: int,
+        domain: Sequence[str] = (),
     ) -> None:
         self.limit = limit
         self._targets = {
-            target: _Target(target, [samples[i] for i in rows], vectors[rows], value_vectors)
+            target: _Target(target, [samples[i] for i in rows], vectors[rows], value_vectors, domain)
             for target, rows in _rows_by_target(samples).items()
         }
+        if domain:
+            self._targets.setdefault("", _Target("", [], vectors[:0], value_vectors, domain))
         groups, chosen = [], []
         for index, sample in enumerate(samples):
             target = self._targets[sample.query.target or ""]
@@ -108,8 +112,10 @@ class _Target:
         samples: Sequence[Sample],
         vectors: NDArray[np.float32],
         value_vectors: Mapping[str, NDArray[np.float32]],
+        domain: Sequence[str],
     ) -> None:
         self.name = name
+        self._domain = {normalise(option): option for option in domain}
         self._samples = list(samples)
         self._vectors = vectors
         self._value_vectors = value_vectors
@@ -122,7 +128,9 @@ class _Target:
                 self._with_token.setdefault(token, []).append(row)
 
     def surface(self, value: str, without: str) -> str:
-        """The commonest way to write a normalised value, the sample of one query aside."""
+        """The domain's way to write a normalised value, else the commonest one, the sample of one query aside."""
+        if value in self._domain:
+            return self._domain[value]
         counts: Counter[str] = Counter()
         for sample, label in zip(self._samples, self._labels, strict=True):
             if label == value and sample.id != without:
@@ -130,11 +138,11 @@ class _Target:
         return counts.most_common(1)[0][0]
 
     def judge(self, query: Query, vector: NDArray[np.float32]) -> tuple[list[str], NDArray[np.float64]]:
-        """Normalised values of the other samples, and the evidence for each, shape (n_values, 4)."""
+        """Normalised values of the other samples and the domain, and the evidence for each, shape (n_values, 4)."""
         own = self._row.get(query.id)
         kept = [i for i in range(len(self._samples)) if i != own]
         count = Counter(self._labels[i] for i in kept)
-        values = sorted(count)
+        values = sorted(count.keys() | self._domain.keys())
         at = {value: j for j, value in enumerate(values)}
         n = len(kept)
         bayes = np.zeros(len(values))
@@ -151,7 +159,7 @@ class _Target:
             bayes += np.log((together + _SMOOTHING * share) / (sizes + _SMOOTHING) / share)
             per_sample[rows] += np.log((n + 1) / (len(rows) + 0.5))
         overlap = np.zeros(len(values))
-        cosine = np.full(len(values), -1.0)
+        cosine = np.zeros(len(values))
         similarity = self._vectors @ vector
         for row in kept:
             j = at[self._labels[row]]

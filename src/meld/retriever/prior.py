@@ -85,13 +85,14 @@ def _softmax(scores: FloatArray) -> FloatArray:
     return result
 
 
-def pair_features(link: Link | None, left: Entity, right: Entity) -> FloatArray:
+def pair_features(link: Link | None, left: Entity, right: Entity, cosine: float = 0.0) -> FloatArray:
     """Evidence for *match*: what the encoder, the codes and the words of the two tuples say, shape (f,).
 
     Args:
         link: How the two stand to each other among all tuples; None for tuples that are in no table.
         left: The left tuple.
         right: The right tuple.
+        cosine: Of the two tuples' vectors, where there is no link.
     """
     a, b = " ".join(left.values()), " ".join(right.values())
     words_a, words_b = set(words(a)), set(words(b))
@@ -105,7 +106,7 @@ def pair_features(link: Link | None, left: Entity, right: Entity) -> FloatArray:
         float(np.mean(same)) if same else 0.5,
     ]
     if link is None:
-        return np.array([*features, *[0.0] * 7])
+        return np.array([*features, cosine, *[0.0] * 6])
     facts = dict(link_facts(link, left, right))
     return np.array(
         [

@@ -59,7 +59,7 @@ def run(
                 donated[sample.id] = replace(sample, query=replace(sample.query, unit=data.unit))
     few_shot = (*data.train, *data.dev)
     queries: list[Query] = [*(s.query for s in few_shot), *data.pool]
-    vectors = unit.query_vectors(queries) if data.task == "di" else None
+    vectors = unit.query_vectors(queries) if data.task in {"di", "cta", "re"} else None
     around = Surroundings(
         partners=unit.partners,
         cells=unit.cells if data.task in {"ed", "dc"} else None,

@@ -29,10 +29,13 @@ def run(context: Context, serializer: Serializer, task: Task) -> None:
     for table in data.tables.values():
         texts.update(serializer.text(entity) for entity in table.rows.values())
     samples = (*data.train, *data.dev)
-    for query in (*(sample.query for sample in samples), *data.pool, *data.test):
+    asked = (*(sample.query for sample in samples), *data.pool, *data.test)
+    for query in asked:
         texts.update(task.encoder_texts(query, serializer.text))
-    if data.task == "di":
+    if data.task in {"di", "cta", "re"}:
         texts.update(value_text(s.query.target or "", normalise(s.label)) for s in data.train)
+    texts.update(value_text("", normalise(option)) for option in data.options)
+    texts.update(value_text("", normalise(option)) for query in asked for option in query.options)
     alignments = task.alignments(data, serializer.text, generator(context.seed, "alignments"))
     write_json(context.out / "texts.json", sorted(texts))
     write_json(

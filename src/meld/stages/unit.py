@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from meld.retriever.candidates import Candidates, ValueCandidates, repair_candid
 from meld.retriever.cells import CellEvidence
 from meld.retriever.partners import Partners, pair_links, pair_partners
 from meld.retriever.prior import UNKNOWN, ConditionalLogit, pair_features, repair_features
+from meld.retriever.spans import SpanCandidates, choice_features
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
 from meld.task.base import Task
@@ -114,22 +115,55 @@ class Unit:
     def query_vectors(self, queries: Sequence[Query]) -> NDArray[np.float32]:
         """Vectors of queries, shape (n, d); texts without a vector are embedded now."""
         groups = [self.task.encoder_texts(query, self.serializer.text) for query in queries]
+        return self._with({text for group in groups for text in group}).mean(groups)
+
+    def vectors_of(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of texts, shape (n, d); those without one are embedded now."""
+        return self._with(set(texts)).get(texts)
+
+    def _with(self, texts: Iterable[str]) -> Vectors:
         known = self._extra or self.vectors
-        if any(text not in known for group in groups for text in group):
-            known = known.extended((text for group in groups for text in group), self._embedder())
+        if any(text not in known for text in texts):
+            known = known.extended(texts, self._embedder())
             self._extra = known
-        return known.mean(groups)
+        return known
 
     def query_text(self, query: Query) -> str:
         """One text for the router's encoder."""
         return " | ".join(self.task.encoder_texts(query, self.serializer.text))
 
     @cached_property
+    def _choice_prior(self) -> ConditionalLogit:
+        """Fitted on labelled cells and their candidate entities."""
+        groups, chosen = [], []
+        for sample in self.samples:
+            options = sample.query.options
+            if sample.provenance == "labelled" and sample.label in options and len(options) > 1:
+                groups.append(self._choices(sample.query))
+                chosen.append(options.index(sample.label))
+        return ConditionalLogit().fit(groups, chosen, [1.0] * len(groups))
+
+    def _choices(self, query: Query) -> NDArray[np.float64]:
+        """Evidence for each option of a query that brings its own."""
+        texts = [value_text("", normalise(option)) for option in query.options]
+        cosines = self.vectors_of(texts) @ self.query_vectors([query])[0]
+        entity = query.entities[0]
+        mention = entity.get(query.target or "", "")
+        context = " ".join(value for name, value in entity.items() if name != query.target)
+        return choice_features(mention, context, query.options, [float(c) for c in cosines])
+
+    @cached_property
     def _values(self) -> ValueCandidates:
         labelled = [s for s in self.samples if s.provenance in {"labelled", "pseudo"}]
         texts = {value_text(s.query.target or "", normalise(s.label)) for s in labelled}
+        texts |= {value_text("", normalise(option)) for option in self.data.options}
         vectors = {text: self.vectors.get([text])[0] for text in sorted(texts) if text in self.vectors}
-        return ValueCandidates(labelled, self.query_vectors([s.query for s in labelled]), vectors, self._limit)
+        arrays = self.query_vectors([s.query for s in labelled])
+        return ValueCandidates(labelled, arrays, vectors, self._limit, self.data.options)
+
+    @cached_property
+    def _spans(self) -> SpanCandidates:
+        return SpanCandidates([s for s in self.samples if s.provenance != "pseudo"], self._limit)
 
     @property
     def _limit(self) -> int:
@@ -166,7 +200,12 @@ class Unit:
         options = self.task.options or ()
         made = []
         for query, link in zip(queries, links, strict=True):
-            features = pair_features(link, query.entities[0], query.entities[1])
+            left, right = query.entities
+            cosine = 0.0
+            if link is None:
+                sides = self.vectors_of([self.serializer.text(left), self.serializer.text(right)])
+                cosine = float(sides[0] @ sides[1])
+            features = pair_features(link, left, right, cosine)
             made.append(np.stack([features * (option == MATCH) for option in options]))
         return made
 
@@ -175,7 +214,7 @@ class Unit:
 
         Closed tasks have the task's options in the task's order; open ones have candidates, best first, perhaps none.
         """
-        if self.task.name == "em":
+        if self.task.name in {"em", "sm"}:
             prior = [self._pair_prior.log_prior(features) for features in self._pairs(queries)]
             return [Candidates(tuple(self.task.options or ()), tuple(map(float, p))) for p in prior]
         if self.task.options is not None:
@@ -184,6 +223,14 @@ class Unit:
         if self.task.name == "dc" and self.cells is not None:
             found = [self._repairs(query) for query in queries]
             return [Candidates(v, tuple(map(float, self._repair_prior.log_prior(f)))) for v, f in found]
+        if self.task.name == "ave":
+            return [self._spans.of(query) for query in queries]
+        if any(query.options for query in queries):
+            evidence = [self._choice_prior.log_prior(self._choices(query)) for query in queries]
+            return [
+                Candidates(query.options, tuple(map(float, prior)))
+                for query, prior in zip(queries, evidence, strict=True)
+            ]
         vectors = self.query_vectors(queries)
         return [self._values.of(query, vector) for query, vector in zip(queries, vectors, strict=True)]
 

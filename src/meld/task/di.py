@@ -85,5 +85,5 @@ class Imputation:
 
 
 def value_text(attribute: str, value: str) -> str:
-    """How a single cell is written for the encoder."""
-    return f"{attribute}: {value}"
+    """How a single cell is written for the encoder; an answer that belongs to no attribute stands alone."""
+    return f"{attribute}: {value}" if attribute else value
