@@ -40,6 +40,7 @@ def run_folder(folder: Path) -> Path:
     return only
 
 
+@pytest.mark.timeout(900)
 def test_a_run_its_repetition_and_a_sweep_over_k(meld: Run, tiny: tuple[str, ...], tmp_path: Path) -> None:
     """What a run writes; that its repetition computes nothing; that k costs inference and evaluation alone."""
     fast = ("trainer=debug", *tiny)
@@ -87,6 +88,7 @@ def test_a_run_its_repetition_and_a_sweep_over_k(meld: Run, tiny: tuple[str, ...
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3000)
 def test_a_kill_in_every_training_changes_nothing(
     meld: Run, start_meld: Start, tiny: tuple[str, ...], tmp_path: Path
 ) -> None:
@@ -126,7 +128,7 @@ def _newest(folder: Path, key: str) -> float:
 
 def _kill_in(process: subprocess.Popen[str], folder: Path, stage: str) -> None:
     """Kill the command once a training of a stage has begun to write checkpoints or metrics, or has run for a while."""
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 900
     begun: float | None = None
     while True:
         assert process.poll() is None, f"ended before {stage}:\n{process.communicate()[0]}"

@@ -118,16 +118,18 @@ class HuggingFaceBackbone:
             if self.as_decoder:
                 config.is_decoder = True
             with quiet_libraries():
-                model: Any = AutoModelForCausalLM.from_pretrained(
+                loaded: Any = AutoModelForCausalLM.from_pretrained(
                     source,
                     revision=self.revision,
                     config=config,
                     dtype=_DTYPES[self.dtype],
                     attn_implementation=self.attention,
+                    output_loading_info=True,
                 )
         except (OSError, ValueError) as error:
             raise explain_load_failure(self.path, self.config_key, error) from error
-        if self.as_decoder:
+        model, info = loaded
+        if self.as_decoder and any("predictions.transform.dense" in name for name in info["missing_keys"]):
             _start_head_at_identity(model)
         model.requires_grad_(False)
         model.eval()
