@@ -21,7 +21,8 @@ from meld.dataset.imputation import Imputation, unquote
 from meld.dataset.io import digest_unit
 from meld.dataset.magellan import Magellan
 from meld.errors import ConfigError, DataError, UserError
-from meld.pipeline.plan import Plan, make_plan
+from meld.pipeline.node import Plan
+from meld.pipeline.plan import make_plan
 from meld.store.store import Store
 from meld.types import Query, UnitData
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from meld.config.compose import load_config, plain
-from meld.pipeline.plan import Plan, make_plan
+from meld.pipeline.node import Plan
+from meld.pipeline.plan import make_plan
 from meld.store.store import Store
 
 

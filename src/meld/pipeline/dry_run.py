@@ -9,7 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from meld.pipeline.plan import Node, Plan, make_plan
+from meld.pipeline.node import Node, Plan
+from meld.pipeline.plan import make_plan
 from meld.serializer.prompt import PromptWriter
 from meld.store.store import Store
 

@@ -3,155 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from meld.annotator.base import Annotator
-from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.config.build import build
 from meld.config.validate import STAGES
 from meld.dataset.base import Dataset, Source
 from meld.dataset.io import digest_unit, save_gold, save_unit
-from meld.encoder.contrastive import ContrastiveEncoder
-from meld.engine.base import Engine
-from meld.expert.lora import LoraExpert
-from meld.metapath.policies import MetaPathPolicy
+from meld.pipeline.components import Components, build_components
+from meld.pipeline.node import Node, Plan, Run
 from meld.pipeline.workshop import Workshop
-from meld.refine.base import Refiner
-from meld.retriever.base import Retriever
-from meld.router.base import Router
 from meld.seeds import derive
-from meld.selector.base import Selector
 from meld.selector.meld_ds import MeldDS
-from meld.serializer.base import Serializer
 from meld.stages import annotate, encode, evaluate, infer, init, metapath, refine, route, select, serialize
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.paths import possible_steps
 from meld.store.keys import component_spec, digest, file_digest
 from meld.store.store import Store
 from meld.task.base import Task
-from meld.trainer.fit import LightningTrainer
-from meld.types import UnitData
-
-Run = Callable[[Context, Workshop], None]
-
-PART_OF = {
-    "index": "encode",
-    "features": "select",
-    "influence": "select",
-    "pick": "select",
-    "gold": "evaluate",
-    "baseline": "evaluate",
-}
-"""Artifacts that belong to a stage of the chain under a name of their own."""
 
 DATA_VERSION = 2
-
-
-@dataclass(frozen=True)
-class Node:
-    """One artifact to be made.
-
-    Attributes:
-        stage: Kind of the artifact, the folder below the store.
-        unit: The unit it is about; ``suite`` for artifacts of all units.
-        key: Hash of everything below.
-        inputs: Nodes it reads, by the name under which the stage finds them.
-        config: What of the configuration it depends on.
-        seed: Seed derived from the run's seed, the stage and the unit.
-        run: Makes it.
-        trains: Whether it trains with Lightning, so that ``trainer.isolate`` runs it in a process of its own.
-    """
-
-    stage: str
-    unit: str
-    key: str
-    inputs: Mapping[str, Node]
-    config: Mapping[str, Any]
-    seed: int
-    run: Run = field(repr=False, compare=False)
-    trains: bool = False
-
-    @property
-    def id(self) -> str:
-        """``<stage>:<unit>``, unique within a plan."""
-        return f"{self.stage}:{self.unit}"
-
-    @property
-    def chain_stage(self) -> str:
-        """The stage of the chain it belongs to, as ``until`` and ``force`` name it."""
-        return PART_OF.get(self.stage, self.stage)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All nodes of a run in an order in which they can be made.
-
-    Attributes:
-        nodes: Inputs come before the nodes that read them.
-        units: The units, in the order of the suite.
-        experts: Units with an expert.
-        synthetic: Datasets that the project made itself.
-        workshop: Shared models.
-        trainer: Fits modules.
-        backbone: The experts' base model.
-        notes: What loading the data had to handle.
-        load_data: Loads a unit's visible data without the store.
-    """
-
-    nodes: tuple[Node, ...]
-    units: tuple[str, ...]
-    experts: tuple[str, ...]
-    synthetic: tuple[str, ...]
-    workshop: Workshop
-    trainer: LightningTrainer
-    backbone: HuggingFaceBackbone
-    notes: tuple[str, ...]
-    load_data: Callable[[str], UnitData]
-
-    def node(self, id_: str) -> Node:
-        """The node with an id."""
-        return next(node for node in self.nodes if node.id == id_)
-
-    def wanted(self, until: str | None) -> tuple[Node, ...]:
-        """Nodes up to and including a stage of the chain, without those that nothing wanted reads."""
-        if until is None:
-            return self.nodes
-        last = STAGES.index(until)
-        return tuple(node for node in self.nodes if STAGES.index(node.chain_stage) <= last)
-
-
-@dataclass(frozen=True)
-class Components:
-    """Everything the configuration builds, apart from datasets and tasks."""
-
-    serializer: Serializer
-    encoder: ContrastiveEncoder
-    retriever: Retriever
-    annotator: Annotator
-    backbone: HuggingFaceBackbone
-    proxy: HuggingFaceBackbone
-    expert: LoraExpert
-    metapath: MetaPathPolicy
-    selector: Selector
-    refine: Refiner
-    router: Router
-    mixer: infer.Mixer
-    engine: Engine
-    trainer: LightningTrainer
-
-
-def build_components(tree: Mapping[str, Any]) -> Components:
-    """Build the components of a configuration.
-
-    Args:
-        tree: The resolved configuration as plain containers.
-    """
-    allow = tuple(tree.get("allow") or ())
-    names = list(Components.__dataclass_fields__)
-    built = {name: build(tree[name], allow=allow, place=name) for name in names}
-    return Components(**built)
 
 
 def make_plan(tree: Mapping[str, Any], store: Store) -> Plan:
@@ -586,8 +456,3 @@ def _save_gold(load: Callable[[], Source], unit: str) -> Run:
 
 def _plain_gold(source: Source, unit: str) -> dict[str, Sequence[str]]:
     return {id_: list(answers) for id_, answers in sorted(source.gold[unit].items())}
-
-
-def artifact(store: Store, node: Node) -> Path:
-    """Where a node's artifact is or will be."""
-    return store.path(node.stage, node.key)

@@ -24,7 +24,8 @@ from meld.config.tree import config_hash
 from meld.errors import UserError
 from meld.logger.base import LightningSink, MetricLogger, MetricSink
 from meld.pipeline.display import Display
-from meld.pipeline.plan import Node, Plan, artifact, make_plan
+from meld.pipeline.node import Node, Plan, artifact
+from meld.pipeline.plan import make_plan
 from meld.report.html import write_report
 from meld.report.results import Cost, Row, rows_of, write_costs, write_environment, write_json, write_results
 from meld.stages.base import Context, read_json

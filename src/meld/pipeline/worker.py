@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from meld.pipeline.plan import artifact, make_plan
+from meld.pipeline.node import artifact
+from meld.pipeline.plan import make_plan
 from meld.progress import Silent
 from meld.stages.base import Context
 from meld.store.store import Store
