@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pandas import DataFrame
+
+    from meld.dataset.frames import frames_config, from_frames
 
 try:
     __version__ = version("meld-dp")
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+source"
 
-__all__ = ["__version__", "load_results"]
+__all__ = ["__version__", "frames_config", "from_frames", "load_results"]
+
+
+def __getattr__(name: str) -> Any:
+    # Datasets import pyarrow and more; `import meld` alone stays fast.
+    if name in {"frames_config", "from_frames"}:
+        from meld.dataset import frames
+
+        return getattr(frames, name)
+    raise AttributeError(f"module 'meld' has no attribute {name!r}")
 
 
 def load_results(pattern: str) -> DataFrame:

@@ -64,7 +64,7 @@ OPTIONS = {
 def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the package ``toy`` on the import path and a full ``conf/`` of options made of it.
 
-    Tasks: em, di and dc are solved by the language model, blk and ed by the encoder.
+    Tasks: blk, ed and el are solved by the encoder, the others by the language model.
     """
     package = tmp_path / "toy"
     package.mkdir()
@@ -86,9 +86,9 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             write(conf / group / f"{option}.yaml", {"_target_": f"toy.{module}.Part", "name": option})
     write(conf / "expert" / "lora.yaml", {"_target_": "toy.parts.Part", "rank": 8})
     write(conf / "engine" / "stacked.yaml", {"_target_": "toy.parts.Part", "max_lora_rank": 64})
-    for task in ("em", "di", "dc"):
+    for task in ("em", "di", "dc", "cta", "re", "sm", "ave"):
         write(conf / "task" / f"{task}.yaml", {"_target_": "toy.parts.Task"})
-    for task in ("blk", "ed"):
+    for task in ("blk", "ed", "el"):
         write(conf / "task" / f"{task}.yaml", {"_target_": "toy.parts.Task", "solver": "encoder"})
     for data, tasks in (("shop", ["em", "blk"]), ("people", ["di"]), ("clinic", ["ed", "dc"])):
         write(

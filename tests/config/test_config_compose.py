@@ -44,7 +44,7 @@ def test_defaults_are_the_papers_numbers_with_the_scale_on_top(toy: Path) -> Non
     assert (found["lambda1"], found["lambda2"], found["damping"]) == (2.0, 1.0, 0.01)
     assert (found["until"], found["force"], found["dry_run"]) == (None, None, False)
     assert set(found["datasets"]) == {"shop", "people", "clinic"}
-    assert set(found["tasks"]) == {"em", "blk", "di", "ed", "dc"}
+    assert set(found["tasks"]) == {"em", "blk", "di", "ed", "dc", "cta", "re", "el", "sm", "ave"}
     assert found["proxy"]["name"] == "minilm"
     assert found["paths"] == {"data": "data", "store": "outputs/store", "runs": "outputs/runs"}
     assert "hydra" not in found

@@ -12,6 +12,7 @@ from meld.config.compose import load_config
 from meld.config.presets import shipped
 from meld.config.tree import plain
 from meld.config.validate import validate
+from meld.errors import ConfigErrors
 
 CONF = shipped("conf")
 # Groups that set keys of the whole configuration, and hold no component.
@@ -36,11 +37,18 @@ def test_every_method_and_scale_is_valid(method: str, scale: str) -> None:
     validate(load_config([f"method={Path(method).name}", f"scale={Path(scale).name}"]))
 
 
-@pytest.mark.parametrize("option", options("suite", "transfer"))
+@pytest.mark.parametrize("option", [o for o in options("suite", "transfer") if o != "suite/none"])
 def test_every_suite_and_transfer_setting_is_valid(option: str) -> None:
     group, _, name = option.partition("/")
     overrides = ["suite=quickstart", f"{group}={name}"] if group != "suite" else [f"suite={name}"]
     validate(load_config(overrides))
+
+
+def test_a_table_of_ones_own_joins_the_empty_suite() -> None:
+    with pytest.raises(ConfigErrors, match="there is no dataset"):
+        validate(load_config(["suite=none"]))
+    own = ["+dataset@datasets.shops=csv_pairs", "datasets.shops.name=shops", "datasets.shops.pairs=p.csv"]
+    validate(load_config(["suite=none", "k=1", *own]))
 
 
 @pytest.mark.parametrize("option", options(*component_groups()))

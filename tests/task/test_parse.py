@@ -8,15 +8,31 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from meld.task.ave import AttributeValueExtraction
 from meld.task.base import match_option, read_answer
 from meld.task.blk import Blocking
+from meld.task.cta import ColumnTypeAnnotation
 from meld.task.dc import DataCleaning
 from meld.task.di import Imputation
 from meld.task.ed import ErrorDetection
+from meld.task.el import EntityLinking
 from meld.task.em import EntityMatching
+from meld.task.re import RelationExtraction
+from meld.task.sm import SchemaMatching
 from meld.types import Prompt
 
-TASKS = [EntityMatching(), ErrorDetection(), DataCleaning(), Imputation(), Blocking()]
+TASKS = [
+    EntityMatching(),
+    ErrorDetection(),
+    DataCleaning(),
+    Imputation(),
+    Blocking(),
+    ColumnTypeAnnotation(),
+    RelationExtraction(),
+    EntityLinking(),
+    SchemaMatching(),
+    AttributeValueExtraction(),
+]
 
 
 @pytest.mark.parametrize(
@@ -73,11 +89,13 @@ def test_read_answer(raw: str, answer: str | None) -> None:
 )  # fmt: skip
 def test_nothing_else_is_a_match(raw: str) -> None:
     assert EntityMatching().parse(raw) in {None, "mismatch"}
+    assert SchemaMatching().parse(raw) in {None, "mismatch"}
 
 
 @pytest.mark.parametrize("raw", ["match", "Match.", " 'match' ", '{"answer": "Match"}', "They match!", 'match"}'])
 def test_a_match_is_read(raw: str) -> None:
     assert EntityMatching().parse(raw) == "match"
+    assert SchemaMatching().parse(raw) == "match"
 
 
 @pytest.mark.parametrize(("raw", "answer"), [("error", "error"), ("Correct", "correct"), ("incorrect", None)])

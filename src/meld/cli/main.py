@@ -11,7 +11,7 @@ from pathlib import Path
 
 from meld.errors import UserError
 
-_VERBS = ("report", "status")
+_VERBS = ("data", "report", "status")
 _CONTROL = ("dry_run", "force", "until")
 
 _HELP = """\
@@ -21,6 +21,9 @@ meld key=value ...        run the pipeline; see the README for recipes
   dry_run=true            print the stages and what is missing, compute nothing
   until=STAGE             stop after a stage
   force=STAGE             compute a stage again
+meld data list            the datasets there are, and whether their files are there
+meld data describe NAME   what is in a dataset: columns, counts, tokens, a query
+meld data check [NAME]    load what is there; label balance, leakage, what is missing and where to get it
 meld report DIR           write the report of a run or sweep directory again and print its results
 meld status DIR           what the jobs of a run or sweep are doing, and how to go on
 meld --version
@@ -46,6 +49,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(f"meld {__version__}")
             return 0
+        if words and words[0] == "data":
+            from meld.cli.data import run_data
+
+            return run_data(words[1:])
         if words and words[0] in _VERBS:
             from meld.cli.verbs import run_verb
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import random
+from collections import Counter
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -83,9 +84,12 @@ def pair_id(left: str, right: str) -> str:
 
 
 def few_shot_ids(samples: Sequence[Sample]) -> list[str]:
-    """The ids that freeze a sample through ``few_shot=ids``: pairs ``445-910``, else record ids."""
+    """The ids that freeze a sample through ``few_shot=ids``: pairs ``445-910``, else record ids, else item ids."""
     found: dict[str, None] = {}
     for sample in samples:
+        if not sample.query.rows:
+            found[sample.id.split("/", 2)[2]] = None
+            continue
         rows = [row.split(":", 1)[1] for row in sample.query.rows]
         if sample.query.task == "blk":
             rows.append(sample.label.split(":", 1)[1])
@@ -118,7 +122,7 @@ def read_ids(path: str | None, columns: Sequence[str], dataset: str) -> list[str
         frame = read_csv_text(file)
         frame.require(*columns)
         ids = [_join(values) for values in zip(*(frame.column(column) for column in columns), strict=True)]
-    repeated = sorted({identifier for identifier in ids if ids.count(identifier) > 1})
+    repeated = sorted(identifier for identifier, count in Counter(ids).items() if count > 1)
     if repeated:
         raise DataError(f"{file.name} names {repeated[0]} more than once.", where=str(file), fix="name every id once")
     return ids

@@ -154,7 +154,7 @@ class QuickstartProducts:
             title=self.title,
             max_train=self.max_train,
             max_test=self.max_test,
-            notes=(_made(self.name),),
+            notes=(made(self.name),),
         )
 
 
@@ -255,7 +255,7 @@ class QuickstartPeople:
             title=self.title,
             max_train=self.max_train,
             max_test=self.max_test,
-            notes=(_made(self.name),),
+            notes=(made(self.name),),
         )
 
 
@@ -331,7 +331,7 @@ class QuickstartHospitals:
             title=self.title,
             max_train=self.max_train,
             max_test=self.max_test,
-            notes=(_made(self.name),),
+            notes=(made(self.name),),
         )
 
 
@@ -339,5 +339,6 @@ def _frozen(few_shot: str, path: str | None) -> tuple[Path, ...]:
     return (Path(path),) if few_shot == "ids" and path is not None else ()
 
 
-def _made(name: str) -> str:
+def made(name: str) -> str:
+    """What is said whenever such a dataset is loaded."""
     return f"{name}: synthetic data made by the project; its scores say nothing about real data."

@@ -22,32 +22,38 @@ Matrix = npt.NDArray[np.float64]
 
 _CHUNK = 1024
 _OPTIONS = 10
+_KEPT = 50
 
 
 def majority(data: UnitData) -> list[Prediction]:
     """One constant answer per unit or attribute.
 
-    * EM answers ``match`` and ED answers ``error`` everywhere. The few-shot pairs are balanced by design, so their
-      majority says nothing about the test pairs; of the two constants the positive one is the best by F1 (the other
-      scores 0).
-    * DI answers the attribute's most frequent few-shot value; invalid where no few-shot label has that attribute.
+    * EM and SM answer ``match`` and ED answers ``error`` everywhere. The few-shot pairs are often balanced by design,
+      so that their majority says nothing about the test pairs; of the two constants the positive one is the best by
+      F1 (the other scores 0).
+    * DI and AVE answer the attribute's most frequent few-shot value, for AVE perhaps ``n/a``; invalid where no few-shot
+      label has that attribute.
+    * CTA and RE answer the most frequent few-shot label; invalid where there is none.
+    * EL answers the cell's first candidate, in the order the dataset gives them; invalid where there is none.
     * DC answers the most frequent value of the cell's column in the dirty table.
     * BLK answers the first records of the table that the query is not from, the same ones for every query.
 
     Raises:
         ValueError: For a task without such a baseline.
     """
-    if data.task == "em":
+    if data.task in ("em", "sm"):
         return [_answer(query, "match", 0.5) for query in data.test]
     if data.task == "ed":
         return [_answer(query, "error", 0.5) for query in data.test]
-    if data.task == "di":
+    if data.task in ("di", "ave", "cta", "re"):
         return _frequent_labels(data)
+    if data.task == "el":
+        return [_first_candidate(query) for query in data.test]
     if data.task == "dc":
         return _frequent_values(data)
     if data.task == "blk":
         return [_first_records(query, data) for query in data.test]
-    raise ValueError(f"no majority baseline for task {data.task!r}; known: em, ed, di, dc, blk")
+    raise ValueError(f"no majority baseline for task {data.task!r}; known: em, sm, ed, di, ave, cta, re, el, dc, blk")
 
 
 def similarity_lr(data: UnitData, embed: Embed) -> list[Prediction]:
@@ -142,6 +148,30 @@ def knn_label(data: UnitData, embed: Embed) -> list[Prediction]:
     return predictions
 
 
+def nearest_name(data: UnitData) -> list[Prediction]:
+    """EL without any label: the candidate whose name is spelt most like the cell.
+
+    The name of a candidate is what stands before `` - ``; spelling is compared by the indel ratio (rapidfuzz) after
+    :func:`meld.text.normalise`. The first candidate wins ties, so that among entities of one name nothing is known.
+
+    Returns:
+        Empty if no test query has candidates; invalid for single queries that have none.
+    """
+    from rapidfuzz import fuzz
+
+    if not any(query.options for query in data.test):
+        return []
+    predictions = []
+    for query in data.test:
+        mention = normalise(query.entities[0].get(query.target or "", ""))
+        ratios = [fuzz.ratio(mention, normalise(option.partition(" - ")[0])) / 100 for option in query.options]
+        order = sorted(range(len(ratios)), key=lambda i: -ratios[i])
+        options = tuple(query.options[i] for i in order[:_KEPT])
+        best, ratio = (options[0], ratios[order[0]]) if order else (None, 0.0)
+        predictions.append(_answer(query, best, ratio, options))
+    return predictions
+
+
 def best_threshold(scores: npt.NDArray[np.float64], labels: npt.NDArray[np.int64]) -> float:
     """The threshold t that maximises F1 of ``score >= t``; the highest of equally good ones.
 
@@ -212,6 +242,12 @@ def _first_records(query: Query, data: UnitData) -> Prediction:
     records = data.tables[name].rows if name in data.tables else {}
     options = tuple(ref for record in records if (ref := f"{name}:{record}") != own)[:_OPTIONS]
     return _answer(query, options[0] if options else None, 1 / max(len(records), 1), options)
+
+
+def _first_candidate(query: Query) -> Prediction:
+    if not query.options:
+        return _answer(query, None, 0.0)
+    return _answer(query, query.options[0], 1 / len(query.options), query.options[:_KEPT])
 
 
 def _pair_features(queries: Sequence[Query], embed: Embed) -> Matrix:

@@ -3,7 +3,8 @@
 Conventions shared by all tasks:
 
 * The queries scored are those of ``gold``: a query that has no prediction counts as an unanswered one, so that leaving
-  hard questions out never raises a score. (Blocking scores only the queries that have a true partner.)
+  hard questions out never raises a score. (Blocking scores only the queries that have a true partner. The precision of
+  classes, :func:`class_scores`, is the exception: it is over the answers given.)
 * ``status == "invalid"`` and ``output is None`` are the same thing: no answer, hence wrong.
 * A ratio whose denominator is zero is 0, in the point estimate and in every resample (scikit-learn's
   ``zero_division=0``).
@@ -19,12 +20,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from meld.task.ave import ABSENT
 from meld.text import normalise
 from meld.types import Gold, Prediction, Score
 
 RESAMPLES = 1000
 MATCH = "match"
 ERROR = "error"
+TASKS = ("em", "blk", "di", "ed", "dc", "cta", "re", "el", "sm", "ave")
 
 Counts = npt.NDArray[np.int64]
 Values = npt.NDArray[np.float64]
@@ -40,6 +43,8 @@ class _Ratio:
         bottom: Weights of the count columns in the denominator.
         n: How many queries or cells it is computed over; by default the value of the denominator.
         main: Whether it is the task's headline metric.
+
+    Weights that are left out at the end are zero.
     """
 
     metric: str
@@ -47,6 +52,49 @@ class _Ratio:
     bottom: tuple[float, ...]
     n: int | None = None
     main: bool = False
+
+    def of(self, sums: Values) -> Values:
+        """Values of summed counts of shape ``(r, m)``, shape ``(r,)``."""
+        above: Values = sums[:, : len(self.top)] @ np.asarray(self.top, dtype=np.float64)
+        below: Values = sums[:, : len(self.bottom)] @ np.asarray(self.bottom, dtype=np.float64)
+        values: Values = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+        return values
+
+    def size(self, totals: Values) -> int:
+        """How many queries or cells it is computed over, given the totals, shape ``(1, m)``."""
+        if self.n is not None:
+            return self.n
+        return round(float(totals[0, : len(self.bottom)] @ np.asarray(self.bottom, dtype=np.float64)))
+
+
+@dataclass(frozen=True)
+class _Macro:
+    """The mean of the F1 of each class that gold has (in a resample: that the resample's gold has).
+
+    Attributes:
+        metric: Name as printed.
+        start: The first of the count columns ``(right, said, owed)`` of class after class, up to the last column.
+        n: How many queries it is computed over.
+        main: Whether it is the task's headline metric.
+    """
+
+    metric: str
+    start: int
+    n: int
+    main: bool = False
+
+    def of(self, sums: Values) -> Values:
+        """Values of summed counts of shape ``(r, m)``, shape ``(r,)``."""
+        right, said, owed = np.moveaxis(sums[:, self.start :].reshape(len(sums), -1, 3), 2, 0)
+        present = owed > 0
+        f1 = np.divide(2 * right, said + owed, out=np.zeros_like(right), where=present)
+        classes = present.sum(axis=1)
+        mean: Values = np.divide(f1.sum(axis=1), classes, out=np.zeros(len(sums)), where=classes > 0)
+        return mean
+
+    def size(self, totals: Values) -> int:
+        """How many queries it is computed over."""
+        return self.n
 
 
 def score(
@@ -61,7 +109,7 @@ def score(
     """Score one unit with its task's metrics.
 
     Args:
-        task: ``em`` | ``blk`` | ``di`` | ``ed`` | ``dc``.
+        task: One of :data:`TASKS`.
         predictions: At most one per query.
         gold: Exactly the queries that are scored (the test split), with their acceptable answers.
         dirty: Query id to the cell's value before cleaning; read by ``dc`` only.
@@ -75,26 +123,32 @@ def score(
         ValueError: For an unknown task, a query predicted twice, a prediction without a gold label (except ``blk``),
             or a ``dc`` query without its dirty value.
     """
-    if task == "em":
+    if task in ("em", "sm"):
         return pair_scores(predictions, gold, seed)
     if task == "blk":
         return blocking_scores(predictions, gold, seed, records=records)
     if task == "di":
         return imputation_scores(predictions, gold, seed)
+    if task == "el":
+        return linking_scores(predictions, gold, seed)
+    if task in ("cta", "re"):
+        return class_scores(predictions, gold, seed)
+    if task == "ave":
+        return extraction_scores(predictions, gold, seed)
     if task == "ed":
         return detection_scores(predictions, gold, seed)
     if task == "dc":
         return cleaning_scores(predictions, gold, dirty, seed)
-    raise ValueError(f"no metric for task {task!r}; known: em, blk, di, ed, dc")
+    raise ValueError(f"no metric for task {task!r}; known: {', '.join(TASKS)}")
 
 
 def pair_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
     """F1 of ``match`` (main), precision, recall and accuracy of binary pair decisions.
 
-    Convention of the Magellan and DeepMatcher benchmarks (Mudgal et al. 2018): F1 of the positive class. A pair
-    without a valid answer is wrong whatever the truth is: a false negative on a true match and a false *positive* on a
-    true mismatch. F1 does not see true negatives, so without the latter a model that answers only when it sees a match
-    would get its silence for free.
+    F1 of the positive class: the convention of the Magellan and DeepMatcher benchmarks (Mudgal et al. 2018) for tuples,
+    and of SMAT (Zhang et al. 2021) for attributes of schemas. A pair without a valid answer is wrong whatever the truth
+    is: a false negative on a true match and a false *positive* on a true mismatch. F1 does not see true negatives, so
+    without the latter a model that answers only when it sees a match would get its silence for free.
     """
     return _positive_class(predictions, gold, seed, positive=MATCH, group=lambda query_id: query_id)
 
@@ -150,19 +204,111 @@ def imputation_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) 
     (Mei et al. 2021), and no alias table is applied. Candidate recall, the ceiling of ranking, is the share of all
     queries whose gold value is among the options.
     """
+    return _exact(predictions, gold, seed)
+
+
+def linking_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
+    """Top-1 accuracy (main) over all cells, and candidate recall where options were ranked.
+
+    The papers' top-1 accuracy. Cells whose candidates lack the right entity count as wrong, unlike in evaluations that
+    only score the disambiguation; candidate recall is what they cost. Equality is :func:`meld.text.normalise`'s, over
+    the whole candidate with its description.
+    """
+    return _exact(predictions, gold, seed)
+
+
+def class_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
+    """Micro-F1 (main) and macro-F1 of column types or relations, precision, recall, and candidate recall.
+
+    Every query has one answer at most. Micro-averaged as in SemTab 2019 (Jiménez-Ruiz et al. 2020): P = right answers /
+    answers given, R = right answers / all queries, so that recall is accuracy, an unanswered query is a missing
+    prediction, and with every query answered P = R = F1 = accuracy. An answer that is no class of the dataset was given
+    and is wrong.
+
+    Macro-F1 is the plain mean of the F1 of each class that gold has; an answer outside of these classes is a miss of
+    the right one and nobody's false alarm. That is scikit-learn's ``f1_score(labels=classes of gold, average="macro",
+    zero_division=0)``; without ``labels`` scikit-learn also averages over classes that were only predicted, each of
+    which counts zero.
+
+    Where gold lists several acceptable labels a query is right if the answer is one of them, and it belongs to the
+    class it was rightly given, else to the one listed first. (Multi-label evaluations, as of TURL by Deng et al. 2020,
+    ask for all of them instead.) Equality is :func:`meld.text.normalise`'s. Candidate recall is the share of all
+    queries for which an acceptable label is among the options.
+    """
+    answers = _index(predictions, gold)
+    said: list[str | None] = []
+    truth: list[str] = []
+    rows: list[tuple[int, ...]] = []
+    for query_id, accepted in gold.items():
+        prediction = answers.get(query_id)
+        output = _output(prediction)
+        values = [normalise(value) for value in accepted]
+        answer = None if output is None else normalise(output)
+        right = bool(answer) and answer in values
+        said.append(answer)
+        truth.append(answer if right and answer else next(iter(values), ""))
+        rows.append((right, answer is not None, 1, _offered(prediction, set(values))))
+    place = {name: 4 + 3 * i for i, name in enumerate(sorted(set(truth)))}
+    counts: Counts = np.zeros((len(rows), 4 + 3 * len(place)), dtype=np.int64)
+    counts[:, :4] = np.asarray(rows, dtype=np.int64).reshape(len(rows), 4)
+    for row, (answer, name) in enumerate(zip(said, truth, strict=True)):
+        counts[row, place[name] + 2] = 1
+        if answer in place:
+            counts[row, place[answer] + 1] = 1
+            counts[row, place[answer]] = rows[row][0]
+    n = len(gold)
+    metrics: list[_Ratio | _Macro] = [
+        _Ratio("micro_f1", (2,), (0, 1, 1), n, main=True),
+        _Macro("macro_f1", 4, n),
+        _Ratio("precision", (1,), (0, 1)),
+        _Ratio("recall", (1,), (0, 0, 1)),
+    ]
+    if any(prediction.options for prediction in answers.values()):
+        metrics.append(_Ratio("candidate_recall", (0, 0, 0, 1), (0, 0, 1)))
+    return _evaluate(list(gold), counts, metrics, seed)
+
+
+def extraction_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
+    """Accuracy over slots (main), micro-F1 of the values, precision, recall, and candidate recall.
+
+    Accuracy is by normalised exact match, as for imputation, and ``n/a`` is an answer like any other.
+
+    Micro-F1 is ExtractGPT's (Brinkmann et al. 2024), pooled over all slots: a right value is a true positive, a value
+    where there is none a false positive, ``n/a`` where there is a value a false negative, a wrong value both, and a
+    rightly absent one nothing. Hence P = right values / values extracted and R = right values / values there are. It
+    differs from ExtractGPT's own evaluation in two points: values are compared after :func:`meld.text.normalise`
+    instead of as they are written, and an answer that cannot be read is not taken for ``n/a``: as it is wrong whatever
+    the truth is, it is a false negative where there is a value and a false *positive* where there is none.
+
+    Resampled by title: the query ids are ``<unit>/<title>/<attribute>``, the title of any number of parts.
+
+    Args:
+        predictions: At most one per slot.
+        gold: Slot to its acceptable values, ``n/a`` if the title has none; a slot that accepts both has no value that
+            could be missed.
+        seed: Seeds the resampling.
+    """
     answers = _index(predictions, gold)
     rows: list[tuple[int, ...]] = []
     for query_id, accepted in gold.items():
         prediction = answers.get(query_id)
         values = {normalise(value) for value in accepted}
-        output = _output(prediction)
-        right = output is not None and bool(normalise(output)) and normalise(output) in values
-        rows.append((right, _offered(prediction, values), 1))
+        output = normalise(_output(prediction) or "")
+        right = bool(output) and output in values
+        empty = ABSENT in values
+        extracted = output != ABSENT if output else empty
+        hit = right and output != ABSENT
+        rows.append((right, 1, hit, extracted, hit or not empty, _offered(prediction, values)))
     n = len(gold)
-    ratios = [_Ratio("accuracy", (1, 0, 0), (0, 0, 1), n, main=True)]
+    metrics = [
+        _Ratio("accuracy", (1,), (0, 1), n, main=True),
+        _Ratio("micro_f1", (0, 0, 2), (0, 0, 0, 1, 1), n),
+        _Ratio("precision", (0, 0, 1), (0, 0, 0, 1)),
+        _Ratio("recall", (0, 0, 1), (0, 0, 0, 0, 1)),
+    ]
     if any(prediction.options for prediction in answers.values()):
-        ratios.append(_Ratio("candidate_recall", (0, 1, 0), (0, 0, 1), n))
-    return _measure(list(gold), rows, 3, ratios, seed)
+        metrics.append(_Ratio("candidate_recall", (0, 0, 0, 0, 0, 1), (0, 1), n))
+    return _measure([_title_of(query_id) for query_id in gold], rows, 6, metrics, seed)
 
 
 def cleaning_scores(predictions: Sequence[Prediction], gold: Gold, dirty: Mapping[str, str], seed: int) -> list[Score]:
@@ -220,7 +366,7 @@ def is_correct(task: str, prediction: Prediction, gold: Sequence[str]) -> bool:
     """Whether one answer is right, by the equality its task's metric uses; for marking rows of a prediction table.
 
     Args:
-        task: ``em`` | ``blk`` | ``di`` | ``ed`` | ``dc``.
+        task: One of :data:`TASKS`.
         prediction: The answer.
         gold: The acceptable answers. A ``dc`` cell is right when its output is the clean value.
     """
@@ -229,7 +375,7 @@ def is_correct(task: str, prediction: Prediction, gold: Sequence[str]) -> bool:
     output = _output(prediction)
     if output is None:
         return False
-    if task in ("di", "dc"):
+    if task in ("di", "dc", "cta", "re", "el", "ave"):
         return bool(normalise(output)) and normalise(output) in {normalise(value) for value in gold}
     return output in gold
 
@@ -269,7 +415,8 @@ def bootstrap(
     distinct, often = np.unique(summed, axis=0, return_counts=True)
     total = int(often.sum())
     draws = np.random.default_rng(seed).multinomial(total, often / total, size=resamples)
-    values = metric((draws @ distinct).astype(np.float64))
+    # Floating point is exact for counts, and multiplies many classes' counts far faster than integers do.
+    values = metric(draws.astype(np.float64) @ distinct.astype(np.float64))
     low, high = np.percentile(values, [2.5, 97.5], axis=0)
     return low, high
 
@@ -295,30 +442,51 @@ def _positive_class(
     return _measure([group(query_id) for query_id in gold], rows, 5, ratios, seed)
 
 
+def _exact(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
+    answers = _index(predictions, gold)
+    rows: list[tuple[int, ...]] = []
+    for query_id, accepted in gold.items():
+        prediction = answers.get(query_id)
+        values = {normalise(value) for value in accepted}
+        output = _output(prediction)
+        right = output is not None and bool(normalise(output)) and normalise(output) in values
+        rows.append((right, _offered(prediction, values), 1))
+    n = len(gold)
+    ratios = [_Ratio("accuracy", (1, 0, 0), (0, 0, 1), n, main=True)]
+    if any(prediction.options for prediction in answers.values()):
+        ratios.append(_Ratio("candidate_recall", (0, 1, 0), (0, 0, 1), n))
+    return _measure(list(gold), rows, 3, ratios, seed)
+
+
+def _title_of(query_id: str) -> str:
+    title, _, _ = query_id.rpartition("/")
+    return title if "/" in title else query_id
+
+
 def _measure(
     groups: Sequence[str], rows: Sequence[tuple[int, ...]], width: int, ratios: Sequence[_Ratio], seed: int
 ) -> list[Score]:
     counts: Counts = np.asarray(rows, dtype=np.int64).reshape(len(rows), width)
-    top = np.asarray([ratio.top for ratio in ratios], dtype=np.float64).T
-    bottom = np.asarray([ratio.bottom for ratio in ratios], dtype=np.float64).T
+    return _evaluate(groups, counts, ratios, seed)
 
-    def metric(sums: Values) -> Values:
-        above, below = sums @ top, sums @ bottom
-        return np.divide(above, below, out=np.zeros_like(above), where=below > 0)
+
+def _evaluate(groups: Sequence[str], counts: Counts, metrics: Sequence[_Ratio | _Macro], seed: int) -> list[Score]:
+    def values(sums: Values) -> Values:
+        return np.stack([metric.of(sums) for metric in metrics], axis=1)
 
     totals: Values = counts.sum(axis=0, keepdims=True).astype(np.float64)
-    point, denominators = metric(totals)[0], (totals @ bottom)[0]
-    low, high = bootstrap(groups, counts, metric, seed)
+    point = values(totals)[0]
+    low, high = bootstrap(groups, counts, values, seed)
     return [
         Score(
-            metric=ratio.metric,
+            metric=metric.metric,
             value=float(point[i]),
-            n=ratio.n if ratio.n is not None else round(float(denominators[i])),
+            n=metric.size(totals),
             low=float(low[i]),
             high=float(high[i]),
-            main=ratio.main,
+            main=metric.main,
         )
-        for i, ratio in enumerate(ratios)
+        for i, metric in enumerate(metrics)
     ]
 
 

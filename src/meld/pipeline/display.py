@@ -55,6 +55,7 @@ class Display:
         if seconds is not None:
             place = f"[dim]{self.done:>3}/{self.total}[/dim]"
             self.console.print(f"{place} {name} [dim]{seconds:.1f} s[/dim]", highlight=False)
+            self.console.file.flush()  # whoever follows a log file sees how far it is
 
     def begin(self, what: str, total: int | None) -> None:
         """Start a step inside the current stage."""

@@ -46,8 +46,8 @@ STAGES = (
 )
 """The chain's order, for display; stages of other names follow alphabetically."""
 
-_TASKS = ("em", "blk", "di", "ed", "dc")
-_METRICS = ("f1", "recall@1", "accuracy", "precision", "recall")
+_TASKS = ("em", "blk", "di", "ed", "dc", "sm", "cta", "re", "el", "ave")
+_METRICS = ("f1", "micro_f1", "macro_f1", "recall@1", "accuracy", "precision", "recall")
 _DIGITS = 6
 _PACKAGES = ("meld-dp", "torch", "transformers", "peft", "lightning", "sentence-transformers")
 

@@ -15,11 +15,9 @@ from rapidfuzz import fuzz, process
 
 from meld.retriever.candidates import Candidates
 from meld.retriever.prior import ConditionalLogit
+from meld.task.ave import ABSENT
 from meld.text import normalise, pattern
 from meld.types import Query, Sample
-
-ABSENT = "n/a"
-"""The answer where the text does not have the attribute."""
 
 _MAX_WORDS = 5
 _EDGE = ",;:()[]|/!?\"'"

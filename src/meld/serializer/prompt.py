@@ -43,13 +43,20 @@ class PromptWriter:
             keep_trailing_newline=False,
         )
 
-    def write(self, query: Query, demos: Sequence[Sample] = (), options: Sequence[str] | None = None) -> Prompt:
+    def write(
+        self,
+        query: Query,
+        demos: Sequence[Sample] = (),
+        options: Sequence[str] | None = None,
+        domain: Sequence[str] = (),
+    ) -> Prompt:
         """Render a question.
 
         Args:
             query: What is asked.
             demos: Demonstrations, most similar first.
-            options: Candidates to rank. They are shown in the prompt only if the task's domain is closed.
+            options: Candidates to rank. They are not shown: in an open domain they would tell what was retrieved.
+            domain: C where it is the dataset's or the query's own; the task's by default. Shown if it is short.
 
         Returns:
             The prompt; its ``n_demos`` and ``shortened`` say what the budget left.
@@ -61,7 +68,7 @@ class PromptWriter:
         limit = max(map(len, asked), default=0)
         shortened = 0
         while True:
-            text = self._render(query, entities, limit, kept, answers)
+            text = self._render(query, entities, limit, kept, tuple(domain) or self.tasks[query.task].options)
             if self.count(text) <= self.budget:
                 break
             if kept:
@@ -87,7 +94,7 @@ class PromptWriter:
         entities: Sequence[Entity],
         context_limit: int,
         demos: Sequence[Sample],
-        options: Sequence[str] | None,
+        domain: Sequence[str] | None,
     ) -> str:
         template = self._environment.get_template(f"{self.serializer.template}/{query.task}.j2")
         form = Prompt("", "", json_form=self.serializer.template == "full")
@@ -98,7 +105,7 @@ class PromptWriter:
         text: str = template.render(
             asked=self._item(query, entities, context_limit),
             demos=shown,
-            options=self.tasks[query.task].options,
+            options=domain,
         )
         return text.rstrip("\n")
 

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from meld.dataset.io import load_gold, load_predictions, load_unit, save_predictions
 from meld.encoder.vectors import Embedder, Vectors
-from meld.evaluate.baselines import knn_label, majority, mutual_nn, similarity_lr
+from meld.evaluate.baselines import knn_label, majority, mutual_nn, nearest_name, similarity_lr
 from meld.evaluate.metrics import is_correct, score
 from meld.stages.base import Context, write_json
 from meld.types import Gold, Prediction, Query, UnitData
 
 VERSION = 2
-BASELINE_VERSION = 1
+BASELINE_VERSION = 2
 
 
 def run_baselines(context: Context, embedder: Embedder) -> None:
@@ -37,11 +37,14 @@ def run_baselines(context: Context, embedder: Embedder) -> None:
         return cache.get(list(texts))
 
     made: dict[str, list[Prediction]] = {"majority": majority(data)}
-    if data.task == "em":
+    if data.task in {"em", "sm"}:
         made["similarity_lr"] = similarity_lr(data, embed)
+    if data.task == "em":
         made["mutual_nn"] = mutual_nn(data, embed)
-    if data.task == "di":
+    if data.task in {"di", "cta", "re"}:
         made["knn"] = knn_label(data, embed)
+    if data.task == "el":
+        made["nearest_name"] = nearest_name(data)
     for system, predictions in made.items():
         if predictions:
             save_predictions(predictions, context.out / f"{system}.parquet")

@@ -294,7 +294,8 @@ class Questions:
         return self.unit.candidates(queries)
 
     def _prompt(self, query: Query, found: Candidates | None) -> Prompt:
-        prompt = self.writer.write(query, self._demos(query), None if found is None else found.values)
+        domain = query.options or self.unit.data.options
+        prompt = self.writer.write(query, self._demos(query), None if found is None else found.values, domain)
         prior = found.log_prior if found is not None and self.evidence_prior else ()
         return replace(prompt, options=None if found is None else found.values, log_prior=prior)
 
