@@ -42,11 +42,11 @@ def test_sound_and_a_function_of_the_seed(
 
 
 GOLDEN = {
-    "quickstart_products.em": "315f3a2e1a1f",
-    "quickstart_products.blk": "fd090b3a5486",
-    "quickstart_people.di": "4293fdbea84f",
-    "quickstart_hospitals.ed": "e5f7d77cd549",
-    "quickstart_hospitals.dc": "89e45870627b",
+    "quickstart_products.em": "1672eb5deb1c",
+    "quickstart_products.blk": "ad2caa83a324",
+    "quickstart_people.di": "2a2c6e256c36",
+    "quickstart_hospitals.ed": "7beb66c7203e",
+    "quickstart_hospitals.dc": "f7dbfcd3d80d",
 }
 
 
@@ -75,12 +75,12 @@ class TestProducts:
     def test_sizes(self) -> None:
         source = QuickstartProducts().load()
         em, blk = source.units["quickstart_products.em"], source.units["quickstart_products.blk"]
-        assert (len(em.train), len(em.dev), len(em.pool), len(em.test)) == (80, 20, 220, 150)
-        assert [len(table.rows) for table in em.tables.values()] == [160, 160]
+        assert (len(em.train), len(em.dev), len(em.pool), len(em.test)) == (64, 16, 100, 120)
+        assert [len(table.rows) for table in em.tables.values()] == [120, 120]
         gold = source.gold["quickstart_products.em"]
-        assert sum(gold[query.id] == ("match",) for query in em.test) == round(0.25 * 150)
-        assert sum(gold[query.id] == ("match",) for query in em.pool) == 80 - 50
-        assert (len(blk.train), len(blk.dev)) == (40, 10)
+        assert sum(gold[query.id] == ("match",) for query in em.test) == round(0.25 * 120)
+        assert sum(gold[query.id] == ("match",) for query in em.pool) == 45 - 40
+        assert (len(blk.train), len(blk.dev)) == (32, 8)
         assert all(len(answers) == 1 for answers in source.gold["quickstart_products.blk"].values())
 
     def test_matches_share_the_model_number_and_mismatches_do_not(self) -> None:
@@ -112,9 +112,9 @@ class TestProducts:
 class TestPeople:
     def test_sizes(self) -> None:
         data = QuickstartPeople().load().units["quickstart_people.di"]
-        assert len(data.tables["T"].rows) == 240
-        assert (len(data.train), len(data.dev), len(data.pool)) == (96, 24, 240)
-        assert len({query.rows for query in data.test}) == 60 <= len(data.test) <= 120
+        assert len(data.tables["T"].rows) == 130
+        assert (len(data.train), len(data.dev), len(data.pool)) == (80, 20, 60)
+        assert len({query.rows for query in data.test}) == 50 <= len(data.test) <= 100
         only = QuickstartPeople(targets=["city"]).load().units["quickstart_people.di"]
         assert {query.target for query in only.test} == {"city"}
 
@@ -139,10 +139,10 @@ class TestHospitals:
         data = source.units["quickstart_hospitals.ed"]
         assert len(data.tables["T"].columns) == 7
         assert len(data.train) + len(data.dev) == 20 * 7
-        assert len(data.test) == 130 * 7
+        assert len(data.test) == 90 * 7
         errors = sum(sample.label == "error" for sample in (*data.train, *data.dev))
         errors += sum(answers == ("error",) for answers in source.gold[data.unit].values())
-        assert errors == round(0.06 * 150 * 7)
+        assert errors == round(0.06 * 110 * 7)
 
     def test_dependencies_hold_when_clean(self) -> None:
         clean = make_hospitals(150, derive_rng(0, "test", "x"))

@@ -261,6 +261,7 @@ B: 4
 lambda1: 3.0
 lambda2: 1.5
 damping: 0.5
+limits: {warm_up: 9}
 """
 
 
