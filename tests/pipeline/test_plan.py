@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,18 @@ def test_only_evaluation_reads_hidden_labels(base: tuple[Path, dict[str, str], d
     for node in _plan(base[0], "method=meld_ds").nodes:
         if node.stage != "evaluate":
             assert all(i.stage not in {"gold", "evaluate"} for i in node.inputs.values())
+
+
+GOLDEN = Path(__file__).with_name("golden_keys.json")
+
+
+def test_keys_of_the_shipped_suite_stay_what_they_were(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
+    """A changed key means that users compute the stage again: mean it, then bless it with MELD_BLESS=1."""
+    found = {method: dict(sorted(keys.items())) for method, keys in zip(("meld", "meld_ds"), base[1:], strict=True)}
+    if os.environ.get("MELD_BLESS"):
+        GOLDEN.write_text(json.dumps(found, indent=1) + "\n")
+    expected = json.loads(GOLDEN.read_text())
+    differing = sorted(
+        {id_ for method in found for id_ in found[method] if found[method][id_] != expected[method].get(id_)}
+    )
+    assert found == expected, f"keys changed: {differing}; if that is meant, run with MELD_BLESS=1 and commit"

@@ -141,6 +141,8 @@ def execute(
     # Lightning's notes on devices and finished epochs would drown the one line per stage.
     for noisy in ("lightning.pytorch", "lightning.fabric", "sentence_transformers", "httpx"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A model that cannot be reached is reported once, with the remedy, not at each of five attempts.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     record = RunRecord(folder, command)
     record.update()
     try:
