@@ -76,13 +76,24 @@ def run(
 
 
 def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
-    """At most ``limit`` samples; labelled ones are always kept, the others are drawn."""
+    """At most ``limit`` samples, drawn by seed; labelled ones come first.
+
+    Where there are more labelled ones than that (fully labelled sets), every label gets an equal share as far as it
+    goes, so that the rare one, which matters, is not lost.
+    """
     labelled = [s for s in samples if s.provenance == "labelled"]
     rest = [s for s in samples if s.provenance != "labelled"]
     if limit is None or len(samples) <= limit:
         return list(samples)
-    room = max(0, limit - len(labelled))
-    picked = np.sort(generator(seed, "limit").permutation(len(rest))[:room])
+    rng = generator(seed, "limit")
+    if len(labelled) > limit:
+        by_label: dict[str, list[int]] = {}
+        for place in rng.permutation(len(labelled)):
+            by_label.setdefault(labelled[place].label, []).append(int(place))
+        # One of each label in turn: short queues run out and leave their share to the others.
+        turns = sorted((turn, label, place) for label, queue in by_label.items() for turn, place in enumerate(queue))
+        return [labelled[place] for place in sorted(place for _, _, place in turns[:limit])]
+    picked = np.sort(rng.permutation(len(rest))[: limit - len(labelled)])
     return [*labelled, *(rest[i] for i in picked)]
 
 
