@@ -45,8 +45,8 @@ GOLDEN = {
     "quickstart_products.em": "1672eb5deb1c",
     "quickstart_products.blk": "ad2caa83a324",
     "quickstart_people.di": "2a2c6e256c36",
-    "quickstart_hospitals.ed": "7beb66c7203e",
-    "quickstart_hospitals.dc": "f7dbfcd3d80d",
+    "quickstart_hospitals.ed": "210094d08174",
+    "quickstart_hospitals.dc": "5e4d625e00f2",
 }
 
 
@@ -138,11 +138,11 @@ class TestHospitals:
         source = QuickstartHospitals().load()
         data = source.units["quickstart_hospitals.ed"]
         assert len(data.tables["T"].columns) == 7
-        assert len(data.train) + len(data.dev) == 20 * 7
-        assert len(data.test) == 90 * 7
+        assert len(data.train) + len(data.dev) == 14 * 7
+        assert len(data.test) == 86 * 7
         errors = sum(sample.label == "error" for sample in (*data.train, *data.dev))
         errors += sum(answers == ("error",) for answers in source.gold[data.unit].values())
-        assert errors == round(0.06 * 110 * 7)
+        assert errors == round(0.06 * 100 * 7)
 
     def test_dependencies_hold_when_clean(self) -> None:
         clean = make_hospitals(150, derive_rng(0, "test", "x"))
