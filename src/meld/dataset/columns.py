@@ -12,21 +12,19 @@ from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, NamedTuple
 
 from meld.dataset.base import Source, check_tasks, find_files
-from meld.dataset.csv_text import read_csv_text
+from meld.dataset.csv_text import decode, read_csv_text, read_text
 from meld.dataset.labelled import (
     Item,
     as_list,
     assemble_labelled,
     check_limit,
     clean_text,
-    decode,
     distinct,
     frozen_files,
     is_place,
     join_title,
     parse_json,
     read_labels,
-    read_text,
     show_values,
 )
 from meld.errors import ConfigError, DataError

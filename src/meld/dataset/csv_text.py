@@ -111,7 +111,7 @@ def read_csv_text(path: Path | str, encoding: str = "utf-8") -> TextFrame:
         ConfigError: If the encoding's name is unknown.
     """
     path = Path(path)
-    reader = csv.reader(io.StringIO(_decode(path, encoding), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(read_text(path, encoding), newline=""), strict=True)
     records: list[tuple[str, ...]] = []
     lines: list[int] = []
     try:
@@ -149,7 +149,13 @@ def read_csv_text(path: Path | str, encoding: str = "utf-8") -> TextFrame:
     return TextFrame(path, header, tuple(records[1:]), tuple(lines[1:]))
 
 
-def _decode(path: Path, encoding: str) -> str:
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """The text of a file, without a byte order mark.
+
+    Raises:
+        DataError: If it is missing, cannot be read or is not so encoded, with the line and what to do.
+        ConfigError: If the encoding's name is unknown.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -162,20 +168,36 @@ def _decode(path: Path, encoding: str) -> str:
             where=str(path),
             fix="check what it is and its permissions",
         ) from None
+    return decode(content, path.name, str(path), encoding)
+
+
+def decode(content: bytes, what: str, where: str, encoding: str = "utf-8") -> str:
+    """Decode, without a byte order mark.
+
+    Args:
+        content: The bytes.
+        what: What they are, for messages.
+        where: Where they stand, for messages.
+        encoding: Their encoding.
+
+    Raises:
+        DataError: If the bytes are not so encoded, naming the line.
+        ConfigError: If the encoding's name is unknown.
+    """
     if encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
         encoding = "utf-8-sig"  # the same, but a byte order mark does not become part of the first column's name
     try:
         return content.decode(encoding)
     except LookupError:
         raise ConfigError(
-            f"There is no encoding '{encoding}'.", where=str(path), fix="use encoding=utf-8 or encoding=latin-1"
+            f"There is no encoding '{encoding}'.", where=where, fix="use encoding=utf-8 or encoding=latin-1"
         ) from None
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         better = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin-1"
         raise DataError(
-            f"{path.name} is not {encoding.removesuffix('-sig')}: "
+            f"{what} is not {encoding.removesuffix('-sig')}: "
             f"byte {content[error.start]:#04x} at offset {error.start} is not valid.",
-            where=f"{path}, line {line}",
+            where=f"{where}, line {line}",
             fix=f"set encoding={better}",
         ) from None

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from meld.dataset.base import Source, check_tasks, find_files
+from meld.dataset.csv_text import read_text
 from meld.dataset.labelled import (
     Item,
     as_list,
@@ -18,7 +19,6 @@ from meld.dataset.labelled import (
     is_place,
     join_title,
     parse_json,
-    read_text,
 )
 from meld.dataset.relations import read_records
 from meld.errors import ConfigError, DataError

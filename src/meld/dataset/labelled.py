@@ -11,6 +11,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from meld.dataset.base import Source
+from meld.dataset.csv_text import read_text
 from meld.dataset.few_shot import (
     choose,
     choose_stratified,
@@ -359,46 +360,12 @@ def check_limit(name: str, argument: str, value: int) -> int:
     return value
 
 
-def frozen_files(few_shot: str, few_shot_ids: str | None, split: str, split_ids: str | None) -> tuple[Path, ...]:
+def frozen_files(
+    few_shot: str, few_shot_ids: str | None, split: str = "", split_ids: str | None = None
+) -> tuple[Path, ...]:
     """The files of frozen ids in use."""
     pairs = ((few_shot, few_shot_ids), (split, split_ids))
     return tuple(Path(path) for how, path in pairs if how == "ids" and path is not None)
-
-
-def read_text(path: Path, encoding: str = "utf-8") -> str:
-    """The text of a file.
-
-    Raises:
-        DataError: If it cannot be read or is not so encoded.
-        ConfigError: If the encoding's name is unknown.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DataError(
-            f"{path.name} cannot be read: {error.strerror}.", where=str(path), fix="check the path and its permissions"
-        ) from None
-    return decode(content, path.name, str(path), encoding)
-
-
-def decode(content: bytes, what: str, where: str, encoding: str = "utf-8") -> str:
-    """Decode, without a byte order mark.
-
-    Raises:
-        DataError: If the bytes are not so encoded, naming the line.
-        ConfigError: If the encoding's name is unknown.
-    """
-    try:
-        return content.decode(encoding).removeprefix("\ufeff")
-    except LookupError:
-        raise ConfigError(f"There is no encoding '{encoding}'.", where=where, fix="use encoding=utf-8") from None
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{what} is not {encoding}: byte {content[error.start]:#04x} at offset {error.start} is not valid.",
-            where=f"{where}, line {line}",
-            fix="set encoding=latin-1, or save it as UTF-8",
-        ) from None
 
 
 def parse_json(text: str, what: str, where: str) -> Any:

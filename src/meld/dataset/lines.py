@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from meld.dataset.csv_text import read_text
 from meld.errors import DataError
 
 JsonObject = Mapping[str, object]
@@ -20,11 +21,8 @@ def read_lines(path: Path | str, encoding: str = "utf-8") -> list[str]:
         DataError: For a missing, empty, unreadable or wrongly encoded file, with the line and what to do.
         ConfigError: If the encoding's name is unknown.
     """
-    # The CSV reader's own messages about absent files and wrong encodings are the right ones here as well.
-    from meld.dataset.csv_text import _decode
-
     path = Path(path)
-    lines = [line.removesuffix("\r") for line in _decode(path, encoding).split("\n")]
+    lines = [line.removesuffix("\r") for line in read_text(path, encoding).split("\n")]
     if not lines[-1]:
         lines.pop()
     if not any(line.strip() for line in lines):

@@ -13,6 +13,7 @@ from typing import ClassVar
 from meld.dataset import cells, masking, pairs
 from meld.dataset.base import Source, check_tasks
 from meld.dataset.few_shot import derive_rng
+from meld.dataset.labelled import frozen_files
 from meld.dataset.quickstart_tables import (
     make_dirty,
     make_hospitals,
@@ -103,7 +104,7 @@ class QuickstartProducts:
 
     def files(self) -> tuple[Path, ...]:
         """The few-shot file in use, if any; the data itself is made."""
-        return _frozen(self.few_shot, self.few_shot_ids)
+        return frozen_files(self.few_shot, self.few_shot_ids)
 
     def load(self) -> Source:
         """Make the tables and the pairs, sample, and assemble the units."""
@@ -226,7 +227,7 @@ class QuickstartPeople:
 
     def files(self) -> tuple[Path, ...]:
         """The few-shot file in use, if any; the data itself is made."""
-        return _frozen(self.few_shot, self.few_shot_ids)
+        return frozen_files(self.few_shot, self.few_shot_ids)
 
     def load(self) -> Source:
         """Make the table, mask cells, sample, and assemble the unit."""
@@ -312,7 +313,7 @@ class QuickstartHospitals:
 
     def files(self) -> tuple[Path, ...]:
         """The few-shot file in use, if any; the data itself is made."""
-        return _frozen(self.few_shot, self.few_shot_ids)
+        return frozen_files(self.few_shot, self.few_shot_ids)
 
     def load(self) -> Source:
         """Make the clean table, dirty it, sample, and assemble the units."""
@@ -333,10 +334,6 @@ class QuickstartHospitals:
             max_test=self.max_test,
             notes=(made(self.name),),
         )
-
-
-def _frozen(few_shot: str, path: str | None) -> tuple[Path, ...]:
-    return (Path(path),) if few_shot == "ids" and path is not None else ()
 
 
 def made(name: str) -> str:

@@ -232,7 +232,7 @@ class QuickstartSchemas:
 
     def files(self) -> tuple[Path, ...]:
         """The few-shot file in use, if any; the data itself is made."""
-        return frozen_files(self.few_shot, self.few_shot_ids, "", None)
+        return frozen_files(self.few_shot, self.few_shot_ids)
 
     def load(self) -> Source:
         """Make the schemas and the pairs, sample, and assemble the unit."""
@@ -336,7 +336,7 @@ class QuickstartListings:
 
     def files(self) -> tuple[Path, ...]:
         """The few-shot file in use, if any; the data itself is made."""
-        return frozen_files(self.few_shot, self.few_shot_ids, "", None)
+        return frozen_files(self.few_shot, self.few_shot_ids)
 
     def load(self) -> Source:
         """Make the listings, sample, and assemble the unit."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from meld.dataset.base import Source, check_tasks, find_files
 from meld.dataset.columns import label_file, load_labels
+from meld.dataset.csv_text import read_text
 from meld.dataset.labelled import (
     SEPARATOR,
     Item,
@@ -19,7 +20,6 @@ from meld.dataset.labelled import (
     frozen_files,
     join_title,
     parse_json,
-    read_text,
 )
 from meld.errors import DataError
 

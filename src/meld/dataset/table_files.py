@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from meld.dataset.csv_text import TextFrame, _decode, read_csv_text
+from meld.dataset.csv_text import TextFrame, read_csv_text, read_text
 from meld.errors import DataError
 
 PARQUET = (".parquet", ".pq")
@@ -125,7 +125,7 @@ def _texts(values: Sequence[object], path: Path, column: str) -> list[str]:
 def _read_json_lines(path: Path, encoding: str) -> TextFrame:
     records: list[dict[str, str]] = []
     lines: list[int] = []
-    for number, line in enumerate(_decode(path, encoding).split("\n"), start=1):
+    for number, line in enumerate(read_text(path, encoding).split("\n"), start=1):
         if not line.strip():
             continue
         row = len(records)
