@@ -71,7 +71,6 @@ def run(
     origin = {id(sample): unit for unit, sample in others}
     state = start if refiner.start == "init" else None
     report = []
-    best = None
     for number, planned in enumerate(refiner.rounds(material, context.seed)):
         lessons = []
         for unit, part in _by_unit(planned.samples, origin, name).items():
@@ -93,19 +92,12 @@ def run(
             epochs=refiner.epochs,
             lr_factor=refiner.lr_factor,
         )
-        report.append({"round": number + 1, **numbers, **planned.report})
-        if number == 0 and refiner.start == "fresh":
-            best = numbers["dev_loss_after"]
-            adapter = folder / "adapter"
-        else:
-            if best is None:
-                best = numbers["dev_loss_before"]
-            # Without a dev set there is nothing to compare: every round counts (nan compares false).
-            if numbers["dev_loss_after"] > best:
-                report[-1]["kept"] = False
-                break
-            best, adapter = numbers["dev_loss_after"], folder / "adapter"
-        report[-1]["kept"] = True
+        # A fresh expert's first round is its start, whatever it brings; later ones start where the last kept one ended.
+        kept = bool(numbers["improved"]) or (number == 0 and refiner.start == "fresh")
+        report.append({"round": number + 1, **numbers, **planned.report, "kept": kept})
+        if not kept:
+            break
+        adapter = folder / "adapter"
         _, state = read_adapter(adapter)
     _copy(adapter, context.out / "adapter")
     write_json(context.out / "rounds.json", {"rounds": report, "own_samples": len(own), "other_samples": len(others)})
