@@ -18,7 +18,7 @@ from meld.stages.unit import Questions, Unit
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 2
+VERSION = 3
 
 
 def run(
