@@ -3,21 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from meld.config.build import build
+from meld.config.roster import JOINT, masking_of
+from meld.config.transfer import Masking
 from meld.config.validate import STAGES
 from meld.dataset.base import Dataset, Source
 from meld.dataset.io import digest_unit, save_gold, save_unit
+from meld.dataset.withheld import withhold
 from meld.pipeline.components import Components, build_components
 from meld.pipeline.node import Node, Plan, Run
 from meld.pipeline.workshop import Workshop
+from meld.router.fixed import OwnExpert
 from meld.seeds import derive
 from meld.selector.meld_ds import MeldDS
-from meld.stages import annotate, encode, evaluate, infer, init, metapath, refine, route, select, serialize
+from meld.stages import (
+    annotate,
+    encode,
+    evaluate,
+    infer,
+    init,
+    joint,
+    masked,
+    metapath,
+    refine,
+    register,
+    route,
+    select,
+    serialize,
+)
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.paths import possible_steps
-from meld.store.keys import component_spec, digest, file_digest
+from meld.store.keys import component_spec, digest, file_digest, weights_digest
 from meld.store.store import Store
 from meld.task.base import Task
 
@@ -52,9 +71,13 @@ class _Planner:
         self.datasets: dict[str, Dataset] = {
             n: build(cfg, allow=allow, place=f"datasets.{n}") for n, cfg in tree["datasets"].items()
         }
-        self.workshop = Workshop(self.tasks, self.c.serializer, self.c.encoder)
+        self.joint = bool(getattr(self.c.expert, "shared", False))
+        self.exclude = tuple(tree.get("exclude") or ())
+        self.lenders: dict[str, tuple[str, ...]] = {}
+        self.workshop = Workshop(self.tasks, self.c.serializer, self.c.encoder, self.lenders)
         self.nodes: dict[str, Node] = {}
         self.sources: dict[str, Callable[[], Source]] = {}
+        self.contents: dict[str, tuple[str, str]] = {}
         self.spec = {
             name: component_spec(tree[name])
             for name in Components.__dataclass_fields__
@@ -62,6 +85,9 @@ class _Planner:
         }
         self.weights = {name: getattr(self.c, name).fingerprint() for name in ("encoder", "backbone", "proxy")}
         self.notes: list[str] = []
+        self.router = OwnExpert() if self.joint else self.c.router
+        if self.joint:
+            self.spec["router"] = component_spec({"_target_": "meld.router.fixed.OwnExpert"})
 
     def add(
         self,
@@ -90,9 +116,39 @@ class _Planner:
         for name, dataset in self.datasets.items():
             digests, load = self._digests(name, dataset)
             self.sources[name] = load
-            for unit, (visible, hidden) in digests.items():
+            self.contents |= digests
+        self.masking = self.mask()
+        for unit, (visible, hidden) in self.contents.items():
+            load = self.sources[unit.rpartition(".")[0]]
+            if unit not in self.masking.withheld:
                 self.add("data", unit, DATA_VERSION, {}, {"content": visible}, _save_data(load, unit), seed=0)
-                self.add("gold", unit, DATA_VERSION, {}, {"content": hidden}, _save_gold(load, unit), seed=0)
+            elif unit in self.masked:
+                content = {"content": digest_unit(withhold(load().units[unit]))}
+                self.add("data", unit, DATA_VERSION, {}, content, _save_withheld(load, unit), seed=0)
+            else:
+                continue
+            self.add("gold", unit, DATA_VERSION, {}, {"content": hidden}, _save_gold(load, unit), seed=0)
+
+    def mask(self) -> Masking:
+        """What is withheld, and which withheld units are in the plan all the same, without their labels and pool.
+
+        These are the targets, and blocking of their datasets, which attaches neighbours and learns from nothing.
+        """
+        units = tuple(self.contents)
+        found = masking_of(self.tree, units, tuple(u for u in units if self.task(u).solver == "llm"))
+        datasets = {target.rpartition(".")[0] for target in found.targets}
+        self.masked = tuple(
+            u for u in units if u in found.targets or (u.rpartition(".")[0] in datasets and u.endswith(".blk"))
+        )
+        if found:
+            self.masked = tuple(u for u in self.masked if u in found.withheld)
+            self.notes.append(
+                f"answered without their own expert, labels and pool: {', '.join(found.targets)}; "
+                f"withheld from every stage: {', '.join(sorted(found.withheld))}"
+            )
+        else:
+            self.masked = ()
+        return found
 
     def _digests(self, name: str, dataset: Dataset) -> tuple[dict[str, tuple[str, str]], Callable[[], Source]]:
         """Content digests of a dataset's units, remembered by configuration and file contents."""
@@ -128,37 +184,42 @@ class _Planner:
         """All nodes."""
         self.data()
         self.units = tuple(node.unit for node in self.nodes.values() if node.stage == "data")
-        self.experts = tuple(u for u in self.units if self.task(u).solver == "llm")
+        self.open = tuple(u for u in self.units if u not in self.masked)
+        self.experts = tuple(u for u in self.open if self.task(u).solver == "llm")
+        self.asked = self.masking.targets or self.experts
+        for target in self.masked:
+            task = target.rpartition(".")[2]
+            self.lenders[target] = tuple(u for u in self.open if u.rpartition(".")[2] == task)
+        self.say_who_answers()
         for unit in self.units:
             self.serialize(unit)
         self.encode()
         for unit in self.units:
             self.index(unit)
-        for unit in self.units:
+        for unit in self.open:
             self.annotate(unit)
-        for unit in self.experts:
-            self.init(unit)
-        for unit in self.experts:
-            self.metapath(unit)
-        if self.spec["selector"]["_target_"] != "meld.selector.none.NoSelector":
-            for unit in self.experts:
-                self.select(unit)
-        for unit in self.experts:
-            self.refine(unit)
+        for unit in self.masked:
+            self.annotate_masked(unit)
+        self.train()
+        for target in self.masking.targets:
+            self.metapath_masked(target)
         if self.experts:
             self.route()
+            for name in sorted(self.tree.get("adapters") or {}):
+                self.register(name)
+        answered = self.masking.targets or self.units
         # Error detection answers before data cleaning, which asks about the cells it flags.
-        for unit in sorted(self.units, key=lambda u: self.task(u).solver != "encoder"):
+        for unit in sorted(answered, key=lambda u: self.task(u).solver != "encoder"):
             self.infer(unit)
-        for unit in self.units:
+        for unit in answered:
             self.evaluate(unit)
         synthetic = tuple(name for name, dataset in self.datasets.items() if dataset.synthetic)
         order = {stage: i for i, stage in enumerate(STAGES)}
         nodes = sorted(self.nodes.values(), key=lambda node: order[node.chain_stage])
         return Plan(
             tuple(nodes),
-            self.units,
-            self.experts,
+            answered,
+            self.asked,
             synthetic,
             self.workshop,
             self.c.trainer,
@@ -166,6 +227,37 @@ class _Planner:
             tuple(self.notes),
             lambda unit: self.sources[unit.rpartition(".")[0]]().units[unit],
         )
+
+    def train(self) -> None:
+        """The experts: one per unit, or one for all."""
+        if self.joint and self.experts:
+            self.init_joint()
+        elif not self.joint:
+            for unit in self.experts:
+                self.init(unit)
+        for unit in self.experts:
+            self.metapath(unit)
+        if self.spec["selector"]["_target_"] != "meld.selector.none.NoSelector":
+            for unit in self.experts:
+                self.select(unit)
+        if self.joint and self.experts:
+            self.refine_joint()
+        elif not self.joint:
+            for unit in self.experts:
+                self.refine(unit)
+
+    def say_who_answers(self) -> None:
+        """Notes about what k and the router come down to."""
+        if self.joint and self.experts:
+            self.notes.append("expert=joint: one adapter answers everything; router and k play no part")
+            return
+        left = [e for e in (*self.experts, *(self.tree.get("adapters") or {})) if e not in self.exclude]
+        if self.experts and int(self.tree["k"]) > len(left):
+            self.notes.append(f"k = {self.tree['k']} is lowered to the {len(left)} experts left: {', '.join(left)}")
+
+    def adapter(self, stage: str, unit: str) -> Node:
+        """The *init* or *refine* node whose adapter answers for a unit."""
+        return self.get(stage, JOINT if self.joint else unit)
 
     def task(self, unit: str) -> Task:
         """The unit's task."""
@@ -176,9 +268,9 @@ class _Planner:
         return component_spec(self.tree["tasks"][unit.rpartition(".")[2]])
 
     def unit_inputs(self, *units: str, annotated: bool = True) -> dict[str, Node]:
-        """What :meth:`Workshop.unit` needs for units."""
+        """What :meth:`Workshop.unit` needs for units, those that lend them their labels included."""
         inputs = {"encode": self.get("encode")}
-        for unit in units:
+        for unit in (*units, *(lender for borrower in units for lender in self.lenders.get(borrower, ()))):
             inputs[f"data:{unit}"] = self.get("data", unit)
             inputs[f"index:{unit}"] = self.get("index", unit)
             if annotated:
@@ -196,7 +288,7 @@ class _Planner:
         def run(context: Context, shop: Workshop) -> None:
             encode.run(context, self.c.encoder, self.c.trainer)
 
-        inputs = {f"serialize:{u}": self.get("serialize", u) for u in self.units if self.c.encoder.trains_on(u)}
+        inputs = {f"serialize:{u}": self.get("serialize", u) for u in self.open if self.c.encoder.trains_on(u)}
         config = {"encoder": self.spec["encoder"], "weights": self.weights["encoder"], "trainer": self.spec["trainer"]}
         self.add("encode", "suite", encode.VERSION, inputs, config, run, trains=True)
 
@@ -220,7 +312,7 @@ class _Planner:
             )
 
         inputs = self.unit_inputs(unit, annotated=False)
-        donors = annotate.donors(unit, self.units)
+        donors = annotate.donors(unit, self.open)
         inputs |= {f"donor:{donor}": self.get("data", donor) for donor in donors}
         config = {
             "annotator": self.spec["annotator"],
@@ -229,6 +321,32 @@ class _Planner:
             "tasks": {u: self.task_spec(u) for u in sorted({unit, *donors})},
         }
         self.add("annotate", unit, annotate.VERSION, inputs, config, run)
+
+    def annotate_masked(self, unit: str) -> None:
+        """Stands in for *annotate* where labels and pool are withheld."""
+
+        def run(context: Context, shop: Workshop) -> None:
+            masked.run_annotate(context, shop.unit(context, unit), self.c.retriever)
+
+        inputs = self.unit_inputs(unit, annotated=False)
+        inputs |= {f"annotate:{lender}": self.get("annotate", lender) for lender in self.lenders[unit]}
+        config = {
+            "masked": masked.VERSION,
+            "retriever": self.spec["retriever"],
+            "serializer": self.spec["serializer"],
+            "tasks": {unit: self.task_spec(unit)},
+        }
+        self.add("annotate", unit, annotate.VERSION, inputs, config, run)
+
+    def metapath_masked(self, unit: str) -> None:
+        """The user's seed path for a unit without a dev set; its steps learn from other units, or from nothing."""
+        found = self.c.metapath.seeds(self.task(unit).name, self.steps(unit, llm=True))
+        path = list(found[0]) if found else []
+
+        def run(context: Context, shop: Workshop) -> None:
+            masked.run_path(context, path)
+
+        self.add("metapath", unit, metapath.VERSION, {}, {"masked": masked.VERSION, "path": path}, run, seed=0)
 
     def asking(self, *units: str) -> dict[str, Any]:
         """What prompts and answers of units depend on."""
@@ -243,7 +361,8 @@ class _Planner:
         """Possible steps of a unit's path: with or without those that ask a language model."""
         if not self.c.metapath.max_path:
             return ()
-        found = possible_steps(unit, self.units, self.experts if llm else ())
+        known = self.units if unit in self.masked else self.open
+        found = possible_steps(unit, known, self.experts if llm else ())
         return tuple(u for u in found if u in self.experts or self.task(u).solver == "encoder")
 
     def init(self, unit: str) -> None:
@@ -270,6 +389,33 @@ class _Planner:
         }
         self.add("init", unit, init.VERSION, self.unit_inputs(unit, *steps), config, run, trains=True)
 
+    def init_joint(self) -> None:
+        """One adapter on X_i of all units."""
+        steps = {unit: self.steps(unit, llm=False) for unit in self.experts}
+
+        def run(context: Context, shop: Workshop) -> None:
+            joint.run_init(
+                context,
+                {u: shop.questions(context, u, self.c.backbone) for u in self.experts},
+                {u: {step: shop.unit(context, step) for step in steps[u]} for u in self.experts},
+                self.c.metapath,
+                self.c.expert,
+                self.c.backbone,
+                shop.model(self.c.backbone),
+                self.c.trainer,
+            )
+
+        config = {
+            **self.asking(*self.experts),
+            "joint": joint.VERSION,
+            "expert": self.spec["expert"],
+            "trainer": self.spec["trainer"],
+            "seed_paths": {u: self.c.metapath.seeds(self.task(u).name, steps[u]) for u in self.experts},
+        }
+        behind = dict.fromkeys(step for unit in self.experts for step in steps[unit])
+        inputs = self.unit_inputs(*self.experts, *(step for step in behind if step not in self.experts))
+        self.add("init", JOINT, init.VERSION, inputs, config, run, trains=True)
+
     def metapath(self, unit: str) -> None:
         steps = self.steps(unit, llm=True)
 
@@ -278,7 +424,7 @@ class _Planner:
             metapath.run(context, questions, unit, steps, self.c.metapath, self.c.backbone, shop.model(self.c.backbone))
 
         inputs = self.unit_inputs(unit, *steps)
-        inputs |= {f"init:{u}": self.get("init", u) for u in (unit, *steps) if u in self.experts}
+        inputs |= {f"init:{u}": self.adapter("init", u) for u in (unit, *steps) if u in self.experts}
         config = {**self.asking(unit, *steps), "metapath": self.spec["metapath"]}
         self.add("metapath", unit, metapath.VERSION, inputs, config, run)
 
@@ -364,8 +510,45 @@ class _Planner:
         }
         self.add("refine", unit, refine.VERSION, inputs, config, run, trains=True)
 
+    def refine_joint(self) -> None:
+        """The joint adapter, refined on X_aug of all units."""
+
+        def run(context: Context, shop: Workshop) -> None:
+            joint.run_refine(
+                context,
+                {u: shop.questions(context, u, self.c.backbone) for u in self.experts},
+                self.c.refine,
+                self.c.expert,
+                self.c.backbone,
+                shop.model(self.c.backbone),
+                self.c.trainer,
+            )
+
+        inputs = self.unit_inputs(*self.experts)
+        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in self.experts}
+        inputs |= {f"pick:{u}": self.get("pick", u) for u in self.experts if f"pick:{u}" in self.nodes}
+        inputs["init"] = self.get("init", JOINT)
+        config = {
+            **self.asking(*self.experts),
+            "joint": joint.VERSION,
+            "refine": self.spec["refine"],
+            "expert": self.spec["expert"],
+            "trainer": self.spec["trainer"],
+        }
+        self.add("refine", JOINT, refine.VERSION, inputs, config, run, trains=True)
+
+    def refined(self) -> dict[str, Node]:
+        """Every expert's adapter, by the name it has as an expert."""
+        names = (JOINT,) if self.joint and self.experts else self.experts
+        return {f"refine:{name}": self.get("refine", name) for name in names}
+
+    def router_spec(self, at_inference: bool) -> dict[str, Any]:
+        """The router's arguments that enter at inference, or all others."""
+        late: frozenset[str] = getattr(self.router, "AT_INFERENCE", frozenset())
+        return {name: value for name, value in self.spec["router"].items() if (name in late) == at_inference}
+
     def route(self) -> None:
-        router = self.c.router
+        router = self.router
 
         def run(context: Context, shop: Workshop) -> None:
             if router.needs_answers:
@@ -383,12 +566,40 @@ class _Planner:
                 getattr(router, "queries_per_unit", 0),
             )
 
-        inputs = self.unit_inputs(*self.experts)
-        for u in self.experts:
-            inputs[f"refine:{u}"] = self.get("refine", u)
-            inputs[f"metapath:{u}"] = self.get("metapath", u)
-        config = {**self.asking(*self.experts), "router": self.spec["router"], "trainer": self.spec["trainer"]}
+        inputs = {**self.unit_inputs(*self.experts), **self.refined()}
+        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in self.experts}
+        config = {**self.asking(*self.experts), "router": self.router_spec(False), "trainer": self.spec["trainer"]}
         self.add("route", "suite", route.VERSION, inputs, config, run, trains=True)
+
+    def register(self, name: str) -> None:
+        """One more expert from an adapter trained elsewhere.
+
+        Raises:
+            UserError: If it does not belong beside the experts.
+        """
+        entry = self.tree["adapters"][name]
+        folder = Path(str(entry["path"]))
+        register.check_adapter(name, folder, self.c.backbone.path, entry.get("base"), self.c.expert.rank)
+
+        def run(context: Context, shop: Workshop) -> None:
+            register.run(
+                context,
+                name,
+                folder,
+                {u: shop.questions(context, u, self.c.backbone) for u in self.experts},
+                self.router,
+                self.c.backbone,
+                shop.model(self.c.backbone),
+            )
+
+        inputs = {**self.unit_inputs(*self.experts), "route": self.get("route")}
+        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in self.experts}
+        config = {
+            **self.asking(*self.experts),
+            "router": self.router_spec(False),
+            "adapter": weights_digest(folder, self.store.root / ".sources"),
+        }
+        self.add("register", name, register.VERSION, inputs, config, run)
 
     def infer(self, unit: str) -> None:
         if self.task(unit).solver == "encoder":
@@ -408,21 +619,25 @@ class _Planner:
                 {u: shop.unit(context, u) for u in steps},
                 unit,
                 steps,
-                self.c.router,
+                self.router,
                 self.c.mixer,
                 self.c.engine,
                 self.c.backbone,
                 shop.model(self.c.backbone),
+                self.exclude,
             )
 
-        inputs = self.unit_inputs(unit, *steps)
-        inputs |= {f"refine:{u}": self.get("refine", u) for u in self.experts}
-        inputs |= {f"init:{u}": self.get("init", u) for u in steps if u in self.experts}
+        inputs = {**self.unit_inputs(unit, *steps), **self.refined()}
+        inputs |= {f"register:{n}": self.get("register", n) for n in sorted(self.tree.get("adapters") or {})}
+        inputs |= {f"init:{u}": self.adapter("init", u) for u in steps if u in self.experts}
         inputs |= {"route": self.get("route"), "metapath": self.get("metapath", unit)}
         flags = f"infer:{unit.rpartition('.')[0]}.ed"
         if getattr(self.task(unit), "cells", None) == "flagged" and flags in self.nodes:
             inputs["flags"] = self.nodes[flags]
         config = {**self.asking(unit, *steps), "mixer": self.spec["mixer"], "engine": self.spec["engine"]}
+        late = self.router_spec(True)
+        config |= {"router": late} if late else {}
+        config |= {"exclude": sorted(self.exclude)} if self.exclude else {}
         self.add("infer", unit, infer.VERSION, inputs, config, run)
 
     def evaluate(self, unit: str) -> None:
@@ -443,6 +658,13 @@ class _Planner:
 def _save_data(load: Callable[[], Source], unit: str) -> Run:
     def run(context: Context, shop: Workshop) -> None:
         save_unit(load().units[unit], context.out)
+
+    return run
+
+
+def _save_withheld(load: Callable[[], Source], unit: str) -> Run:
+    def run(context: Context, shop: Workshop) -> None:
+        save_unit(withhold(load().units[unit]), context.out)
 
     return run
 

@@ -1,0 +1,86 @@
+"""Arrow in ``engine=hf``: PEFT routes every token in every layer (Ostapenko et al., 2024).
+
+The prototype of an expert in a layer is the top right singular vector of its update B A. A token x weighs the experts
+by softmax(|<x, prototype>| / temperature) over the ``top_k`` highest, and gets the sum of their updates so weighted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from meld.backbone.language_model import Encoded, LanguageModel
+from meld.backbone.lora import lora_layers, read_adapter
+from meld.engine.base import check_base
+from meld.errors import UserError
+from meld.types import Prompt
+
+_SEED = 0
+"""Of the vector that PEFT's power iteration starts from."""
+
+
+class ArrowModel:
+    """A base model whose adapted layers route tokens among all experts.
+
+    Gates only say whether a row is answered with the experts (any gate above zero) or by the base model alone.
+
+    Args:
+        lm: The frozen base model.
+        adapters: Expert name to adapter folder.
+        top_k: Experts per token and layer; all of them if there are fewer.
+        temperature: Of the softmax over the chosen experts.
+
+    Raises:
+        UserError: For another base, or experts that do not adapt the same layers at the same rank.
+    """
+
+    def __init__(self, lm: LanguageModel, adapters: Mapping[str, Path], top_k: int, temperature: float) -> None:
+        from peft import ArrowConfig, create_arrow_model
+
+        self.experts = tuple(adapters)
+        shapes = {}
+        for name, folder in adapters.items():
+            config, _ = read_adapter(folder)
+            check_base(name, str(config.get("base_model_name_or_path")), lm)
+            shapes[name] = {layer.name: tuple(layer.a.shape) for layer in lora_layers(folder)}
+        odd = [name for name in adapters if shapes[name] != shapes[self.experts[0]]]
+        if odd:
+            raise UserError(
+                f"The experts {self.experts[0]!r} and {odd[0]!r} do not adapt the same layers at the same rank; Arrow "
+                "compares experts layer by layer.",
+                fix="train them with one expert.rank and one backbone.lora_targets, or use router=contrastive",
+            )
+        routing = ArrowConfig(top_k=min(top_k, len(self.experts)), router_temperature=temperature, rng_seed=_SEED)
+        model: Any = create_arrow_model(lm.model, [str(folder) for folder in adapters.values()], routing)
+        model.eval()
+        self._model = model
+        self.lm = LanguageModel(model, lm.tokenizer, lm.name, lm.relative)
+
+    @torch.no_grad()
+    def option_log_probs(self, batch: Sequence[Encoded], gates: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        """Total log-probabilities of each item's options, routed, or by the base model alone where all gates are 0."""
+        out: list[NDArray[np.float64]] = [np.zeros(0)] * len(batch)
+        routed = gates.any(axis=1)
+        for rows, alone in ((np.flatnonzero(routed), False), (np.flatnonzero(~routed), True)):
+            if not len(rows):
+                continue
+            with self._model.disable_adapter() if alone else nullcontext():
+                scored = self.lm.option_log_probs([batch[int(i)] for i in rows])
+            for row, scores in zip(rows, scored, strict=True):
+                out[row] = scores.double().cpu().numpy()
+        return out
+
+    @torch.no_grad()
+    def generate(self, prompts: Sequence[Prompt], gates: NDArray[np.float64], max_new_tokens: int) -> list[str]:
+        """Texts written greedily, every token routed."""
+        return self.lm.generate(prompts, max_new_tokens)
+
+    def close(self) -> None:
+        """Take the adapters off the base model."""
+        self._model.unload()
