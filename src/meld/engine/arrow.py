@@ -21,6 +21,9 @@ from meld.engine.base import check_base
 from meld.errors import UserError
 from meld.types import Prompt
 
+_ROUTER = "arrow_router"
+"""The name that PEFT reserves for the adapter that routes."""
+
 _SEED = 0
 """Of the vector that PEFT's power iteration starts from."""
 
@@ -41,7 +44,7 @@ class ArrowModel:
     """
 
     def __init__(self, lm: LanguageModel, adapters: Mapping[str, Path], top_k: int, temperature: float) -> None:
-        from peft import ArrowConfig, create_arrow_model
+        from peft import ArrowConfig, LoraConfig, PeftModel
 
         self.experts = tuple(adapters)
         shapes = {}
@@ -56,8 +59,19 @@ class ArrowModel:
                 "compares experts layer by layer.",
                 fix="train them with one expert.rank and one backbone.lora_targets, or use router=contrastive",
             )
-        routing = ArrowConfig(top_k=min(top_k, len(self.experts)), router_temperature=temperature, rng_seed=_SEED)
-        model: Any = create_arrow_model(lm.model, [str(folder) for folder in adapters.values()], routing)
+        names = [f"task_{i}" for i in range(len(adapters))]
+        folders = [str(folder) for folder in adapters.values()]
+        model: Any = PeftModel.from_pretrained(lm.model, folders[0], adapter_name=names[0])
+        for name, folder in zip(names[1:], folders[1:], strict=True):
+            model.load_adapter(folder, adapter_name=name)
+        routing = ArrowConfig(top_k=min(top_k, len(names)), router_temperature=temperature, rng_seed=_SEED)
+        routing.task_adapter_names, routing.gks_adapter_names = names, []
+        # As PEFT's create_arrow_model, but for the very layers that the experts adapt: it takes the last part of their
+        # names, which may match further layers, where there is nothing to route.
+        layers = list(shapes[self.experts[0]])
+        rank = next(iter(shapes[self.experts[0]].values()))[0]
+        model.add_adapter(_ROUTER, LoraConfig(arrow_config=routing, target_modules=layers, r=rank))
+        model.set_adapter(_ROUTER)
         model.eval()
         self._model = model
         self.lm = LanguageModel(model, lm.tokenizer, lm.name, lm.relative)
