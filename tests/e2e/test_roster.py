@@ -78,7 +78,7 @@ def test_registering_excluding_and_arrow_train_nothing_again(here: Folder) -> No
 
     trained = next((here.path / "outputs" / "store" / "refine").glob("*/adapter"))
     shutil.copytree(trained, here.path / "foreign")
-    registered = here.run(f"+adapters.foreign.path={here.path / 'foreign'}", "router=contrastive")
+    registered = here.run(f"+adapters.foreign.path={here.path / 'foreign'}")
     after = artifacts(here.path)
     assert new_stages(made, after) == {"register": 1, "infer": 3, "evaluate": 3}
     assert routing(registered)["experts"][-1] == "foreign"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from meld.config.build import build
-from meld.config.roster import JOINT, masking_of
-from meld.config.transfer import Masking
+from meld.config.roster import JOINT
 from meld.config.validate import STAGES
 from meld.dataset.base import Dataset, Source
 from meld.dataset.io import digest_unit, save_gold, save_unit
 from meld.dataset.withheld import withhold
+from meld.pipeline import roster
 from meld.pipeline.components import Components, build_components
 from meld.pipeline.node import Node, Plan, Run
 from meld.pipeline.workshop import Workshop
@@ -25,18 +24,15 @@ from meld.stages import (
     evaluate,
     infer,
     init,
-    joint,
-    masked,
     metapath,
     refine,
-    register,
     route,
     select,
     serialize,
 )
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.paths import possible_steps
-from meld.store.keys import component_spec, digest, file_digest, weights_digest
+from meld.store.keys import component_spec, digest, file_digest
 from meld.store.store import Store
 from meld.task.base import Task
 
@@ -117,7 +113,7 @@ class _Planner:
             digests, load = self._digests(name, dataset)
             self.sources[name] = load
             self.contents |= digests
-        self.masking = self.mask()
+        self.masking, self.masked = roster.mask(self)
         for unit, (visible, hidden) in self.contents.items():
             load = self.sources[unit.rpartition(".")[0]]
             if unit not in self.masking.withheld:
@@ -128,27 +124,6 @@ class _Planner:
             else:
                 continue
             self.add("gold", unit, DATA_VERSION, {}, {"content": hidden}, _save_gold(load, unit), seed=0)
-
-    def mask(self) -> Masking:
-        """What is withheld, and which withheld units are in the plan all the same, without their labels and pool.
-
-        These are the targets, and blocking of their datasets, which attaches neighbours and learns from nothing.
-        """
-        units = tuple(self.contents)
-        found = masking_of(self.tree, units, tuple(u for u in units if self.task(u).solver == "llm"))
-        datasets = {target.rpartition(".")[0] for target in found.targets}
-        self.masked = tuple(
-            u for u in units if u in found.targets or (u.rpartition(".")[0] in datasets and u.endswith(".blk"))
-        )
-        if found:
-            self.masked = tuple(u for u in self.masked if u in found.withheld)
-            self.notes.append(
-                f"answered without their own expert, labels and pool: {', '.join(found.targets)}; "
-                f"withheld from every stage: {', '.join(sorted(found.withheld))}"
-            )
-        else:
-            self.masked = ()
-        return found
 
     def _digests(self, name: str, dataset: Dataset) -> tuple[dict[str, tuple[str, str]], Callable[[], Source]]:
         """Content digests of a dataset's units, remembered by configuration and file contents."""
@@ -187,10 +162,10 @@ class _Planner:
         self.open = tuple(u for u in self.units if u not in self.masked)
         self.experts = tuple(u for u in self.open if self.task(u).solver == "llm")
         self.asked = self.masking.targets or self.experts
-        for target in self.masked:
+        for target in self.masking.targets:
             task = target.rpartition(".")[2]
             self.lenders[target] = tuple(u for u in self.open if u.rpartition(".")[2] == task)
-        self.say_who_answers()
+        roster.say_who_answers(self)
         for unit in self.units:
             self.serialize(unit)
         self.encode()
@@ -199,14 +174,14 @@ class _Planner:
         for unit in self.open:
             self.annotate(unit)
         for unit in self.masked:
-            self.annotate_masked(unit)
+            roster.add_masked_annotate(self, unit)
         self.train()
         for target in self.masking.targets:
-            self.metapath_masked(target)
+            roster.add_masked_path(self, target)
         if self.experts:
             self.route()
             for name in sorted(self.tree.get("adapters") or {}):
-                self.register(name)
+                roster.add_register(self, name)
         answered = self.masking.targets or self.units
         # Error detection answers before data cleaning, which asks about the cells it flags.
         for unit in sorted(answered, key=lambda u: self.task(u).solver != "encoder"):
@@ -231,7 +206,7 @@ class _Planner:
     def train(self) -> None:
         """The experts: one per unit, or one for all."""
         if self.joint and self.experts:
-            self.init_joint()
+            roster.add_joint_init(self)
         elif not self.joint:
             for unit in self.experts:
                 self.init(unit)
@@ -241,19 +216,10 @@ class _Planner:
             for unit in self.experts:
                 self.select(unit)
         if self.joint and self.experts:
-            self.refine_joint()
+            roster.add_joint_refine(self)
         elif not self.joint:
             for unit in self.experts:
                 self.refine(unit)
-
-    def say_who_answers(self) -> None:
-        """Notes about what k and the router come down to."""
-        if self.joint and self.experts:
-            self.notes.append("expert=joint: one adapter answers everything; router and k play no part")
-            return
-        left = [e for e in (*self.experts, *(self.tree.get("adapters") or {})) if e not in self.exclude]
-        if self.experts and int(self.tree["k"]) > len(left):
-            self.notes.append(f"k = {self.tree['k']} is lowered to the {len(left)} experts left: {', '.join(left)}")
 
     def adapter(self, stage: str, unit: str) -> Node:
         """The *init* or *refine* node whose adapter answers for a unit."""
@@ -322,32 +288,6 @@ class _Planner:
         }
         self.add("annotate", unit, annotate.VERSION, inputs, config, run)
 
-    def annotate_masked(self, unit: str) -> None:
-        """Stands in for *annotate* where labels and pool are withheld."""
-
-        def run(context: Context, shop: Workshop) -> None:
-            masked.run_annotate(context, shop.unit(context, unit), self.c.retriever)
-
-        inputs = self.unit_inputs(unit, annotated=False)
-        inputs |= {f"annotate:{lender}": self.get("annotate", lender) for lender in self.lenders[unit]}
-        config = {
-            "masked": masked.VERSION,
-            "retriever": self.spec["retriever"],
-            "serializer": self.spec["serializer"],
-            "tasks": {unit: self.task_spec(unit)},
-        }
-        self.add("annotate", unit, annotate.VERSION, inputs, config, run)
-
-    def metapath_masked(self, unit: str) -> None:
-        """The user's seed path for a unit without a dev set; its steps learn from other units, or from nothing."""
-        found = self.c.metapath.seeds(self.task(unit).name, self.steps(unit, llm=True))
-        path = list(found[0]) if found else []
-
-        def run(context: Context, shop: Workshop) -> None:
-            masked.run_path(context, path)
-
-        self.add("metapath", unit, metapath.VERSION, {}, {"masked": masked.VERSION, "path": path}, run, seed=0)
-
     def asking(self, *units: str) -> dict[str, Any]:
         """What prompts and answers of units depend on."""
         return {
@@ -388,33 +328,6 @@ class _Planner:
             "seed_paths": self.c.metapath.seeds(self.task(unit).name, steps),
         }
         self.add("init", unit, init.VERSION, self.unit_inputs(unit, *steps), config, run, trains=True)
-
-    def init_joint(self) -> None:
-        """One adapter on X_i of all units."""
-        steps = {unit: self.steps(unit, llm=False) for unit in self.experts}
-
-        def run(context: Context, shop: Workshop) -> None:
-            joint.run_init(
-                context,
-                {u: shop.questions(context, u, self.c.backbone) for u in self.experts},
-                {u: {step: shop.unit(context, step) for step in steps[u]} for u in self.experts},
-                self.c.metapath,
-                self.c.expert,
-                self.c.backbone,
-                shop.model(self.c.backbone),
-                self.c.trainer,
-            )
-
-        config = {
-            **self.asking(*self.experts),
-            "joint": joint.VERSION,
-            "expert": self.spec["expert"],
-            "trainer": self.spec["trainer"],
-            "seed_paths": {u: self.c.metapath.seeds(self.task(u).name, steps[u]) for u in self.experts},
-        }
-        behind = dict.fromkeys(step for unit in self.experts for step in steps[unit])
-        inputs = self.unit_inputs(*self.experts, *(step for step in behind if step not in self.experts))
-        self.add("init", JOINT, init.VERSION, inputs, config, run, trains=True)
 
     def metapath(self, unit: str) -> None:
         steps = self.steps(unit, llm=True)
@@ -510,33 +423,6 @@ class _Planner:
         }
         self.add("refine", unit, refine.VERSION, inputs, config, run, trains=True)
 
-    def refine_joint(self) -> None:
-        """The joint adapter, refined on X_aug of all units."""
-
-        def run(context: Context, shop: Workshop) -> None:
-            joint.run_refine(
-                context,
-                {u: shop.questions(context, u, self.c.backbone) for u in self.experts},
-                self.c.refine,
-                self.c.expert,
-                self.c.backbone,
-                shop.model(self.c.backbone),
-                self.c.trainer,
-            )
-
-        inputs = self.unit_inputs(*self.experts)
-        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in self.experts}
-        inputs |= {f"pick:{u}": self.get("pick", u) for u in self.experts if f"pick:{u}" in self.nodes}
-        inputs["init"] = self.get("init", JOINT)
-        config = {
-            **self.asking(*self.experts),
-            "joint": joint.VERSION,
-            "refine": self.spec["refine"],
-            "expert": self.spec["expert"],
-            "trainer": self.spec["trainer"],
-        }
-        self.add("refine", JOINT, refine.VERSION, inputs, config, run, trains=True)
-
     def refined(self) -> dict[str, Node]:
         """Every expert's adapter, by the name it has as an expert."""
         names = (JOINT,) if self.joint and self.experts else self.experts
@@ -571,36 +457,6 @@ class _Planner:
         config = {**self.asking(*self.experts), "router": self.router_spec(False), "trainer": self.spec["trainer"]}
         self.add("route", "suite", route.VERSION, inputs, config, run, trains=True)
 
-    def register(self, name: str) -> None:
-        """One more expert from an adapter trained elsewhere.
-
-        Raises:
-            UserError: If it does not belong beside the experts.
-        """
-        entry = self.tree["adapters"][name]
-        folder = Path(str(entry["path"]))
-        register.check_adapter(name, folder, self.c.backbone.path, entry.get("base"), self.c.expert.rank)
-
-        def run(context: Context, shop: Workshop) -> None:
-            register.run(
-                context,
-                name,
-                folder,
-                {u: shop.questions(context, u, self.c.backbone) for u in self.experts},
-                self.router,
-                self.c.backbone,
-                shop.model(self.c.backbone),
-            )
-
-        inputs = {**self.unit_inputs(*self.experts), "route": self.get("route")}
-        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in self.experts}
-        config = {
-            **self.asking(*self.experts),
-            "router": self.router_spec(False),
-            "adapter": weights_digest(folder, self.store.root / ".sources"),
-        }
-        self.add("register", name, register.VERSION, inputs, config, run)
-
     def infer(self, unit: str) -> None:
         if self.task(unit).solver == "encoder":
 
@@ -612,7 +468,8 @@ class _Planner:
         steps = self.steps(unit, llm=True)
 
         def run(context: Context, shop: Workshop) -> None:
-            questions = {u: shop.questions(context, u, self.c.backbone) for u in (unit, *steps) if u in self.experts}
+            asked = (unit, *(step for step in steps if step in self.experts))
+            questions = {u: shop.questions(context, u, self.c.backbone) for u in asked}
             infer.run_llm(
                 context,
                 questions,

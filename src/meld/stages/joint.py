@@ -50,7 +50,7 @@ def run_init(
         trainer: Fits the module.
     """
     lessons, dev_lessons, counts = [], [], {}
-    for name, asked in questions.items():
+    for name, asked in sorted(questions.items()):
         samples, dev = first_samples(
             asked, others[name], list(others[name]), policy, expert, derive(context.seed, "unit", name)
         )
@@ -96,7 +96,7 @@ def run_refine(
         trainer: Fits the module.
     """
     picks, paths = context.group("pick"), context.group("metapath")
-    parts = {name: own_samples(context, name, picks.get(name), expert.max_samples) for name in questions}
+    parts = {name: own_samples(context, name, picks.get(name), expert.max_samples) for name in sorted(questions)}
     own = [sample for samples in parts.values() for sample in samples]
     vectors = np.concatenate([vectors_of(questions[name], samples) for name, samples in parts.items()])
     material = Material(
@@ -104,11 +104,12 @@ def run_refine(
         own_vectors=vectors,
         others=[],
         other_vectors=vectors[:0],
-        target=np.concatenate([vectors_of(asked, asked.unit.data.train) for asked in questions.values()]),
+        target=np.concatenate([vectors_of(questions[name], questions[name].unit.data.train) for name in parts]),
     )
     dev_lessons = []
-    for name, asked in questions.items():
-        dev_lessons += asked.lessons(load_samples(paths[name] / "dev.parquet"), lm, expert.train_candidates)
+    for name in parts:
+        dev = load_samples(paths[name] / "dev.parquet")
+        dev_lessons += questions[name].lessons(dev, lm, expert.train_candidates)
     origin = {id(sample): name for name, samples in parts.items() for sample in samples}
     report = train_rounds(
         context, questions, "the joint expert", refiner, material, origin, dev_lessons, expert, backbone, lm, trainer
