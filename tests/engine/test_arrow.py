@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.backbone.lora import lora_layers, save_adapter, with_lora
 from meld.engine.base import TokenWiseEngine
@@ -153,6 +154,32 @@ def test_unequal_experts_and_foreign_bases_are_refused(tmp_path: Path) -> None:
     lm.name = "another-base"
     with pytest.raises(UserError, match="trained on tiny-llama"):
         HuggingFaceEngine().open_token_wise(lm, adapters, 2, 1.0)
+
+
+def test_one_expert_is_that_expert_on_the_embedded_decoder(tmp_path: Path) -> None:
+    """The head reads a slice of the hidden states, and `dense` is the last part of many a layer's name there."""
+    backbone = HuggingFaceBackbone("embedded:minilm", as_decoder=True, device="cpu")
+    lm = backbone.load()
+    with with_lora(lm, ("query", "transform.dense"), 2, 4.0, 0.0, 0) as wrapped:
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            for name, parameter in wrapped.model.named_parameters():
+                if "lora_" in name:
+                    parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.2)
+        save_adapter(wrapped, tmp_path / "expert")
+    adapters = {"a.em": tmp_path / "expert"}
+    gates = np.ones((len(BATCH), 1))
+    found = []
+    for opened in (
+        lambda: HuggingFaceEngine().open(lm, adapters),
+        lambda: HuggingFaceEngine().open_token_wise(lm, adapters, 3, 1.0),
+    ):
+        model = opened()
+        found.append(model.option_log_probs(BATCH, gates))
+        model.close()
+    for alone, routed in zip(*found, strict=True):
+        np.testing.assert_allclose(routed, alone, atol=1e-4)
+    assert max(float(np.abs(a - b).max()) for a, b in zip(found[0], _base(lm), strict=True)) > 0.1
 
 
 def test_only_the_engine_that_can_says_that_it_can() -> None:

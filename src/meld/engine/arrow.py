@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.backbone.lora import lora_layers, read_adapter
@@ -62,8 +63,8 @@ class ArrowModel:
         names = [f"task_{i}" for i in range(len(adapters))]
         folders = [str(folder) for folder in adapters.values()]
         model: Any = PeftModel.from_pretrained(lm.model, folders[0], adapter_name=names[0])
-        for name, folder in zip(names[1:], folders[1:], strict=True):
-            model.load_adapter(folder, adapter_name=name)
+        for name, place in zip(names[1:], folders[1:], strict=True):
+            model.load_adapter(place, adapter_name=name)
         routing = ArrowConfig(top_k=min(top_k, len(names)), router_temperature=temperature, rng_seed=_SEED)
         routing.task_adapter_names, routing.gks_adapter_names = names, []
         # As PEFT's create_arrow_model, but for the very layers that the experts adapt: it takes the last part of their
@@ -73,6 +74,9 @@ class ArrowModel:
         model.add_adapter(_ROUTER, LoraConfig(arrow_config=routing, target_modules=layers, r=rank))
         model.set_adapter(_ROUTER)
         model.eval()
+        modules = dict(model.base_model.model.named_modules())
+        for layer in layers:
+            modules[layer].register_forward_pre_hook(_contiguous)
         self._model = model
         self.lm = LanguageModel(model, lm.tokenizer, lm.name, lm.relative)
 
@@ -98,3 +102,8 @@ class ArrowModel:
     def close(self) -> None:
         """Take the adapters off the base model."""
         self._model.unload()
+
+
+def _contiguous(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """PEFT's Arrow views its input as one row per token, which a slice of a larger tensor does not allow."""
+    return (inputs[0].contiguous(), *inputs[1:])
