@@ -25,8 +25,8 @@ RULES = [
     (["+adapters.legal.path=x", "k=5"], "k", "only 4", "k=4"),
     (["+adapters.legal.pth=x"], "adapters.legal", "has no path", "+adapters.legal.path=FOLDER"),
     (["+adapters.legal={path: x, bse: y}"], "adapters.legal.bse", "no key 'bse'", "adapters.legal.base"),
-    (["adapters={a.b: {path: x}}"], "adapters.a.b", "cannot be called 'a.b'", "letters"),
-    (["adapters={joint: {path: x}}"], "adapters.joint", "cannot be called 'joint'", "letters"),
+    (["+adapters={a.b: {path: x}}"], "adapters.a.b", "cannot be called 'a.b'", "letters"),
+    (["+adapters.joint.path=x"], "adapters.joint", "cannot be called 'joint'", "letters"),
     (["+adapters.legal.path=x", "expert=joint"], "adapters", "with one adapter", "expert=lora"),
     (["exclude=[people.di]"], "exclude", "the experts are quickstart_products.em", "quickstart_people.di"),
     (
