@@ -13,8 +13,10 @@ from typing import Any, TypeGuard
 from omegaconf import DictConfig
 
 from meld.config.build import target_errors
+from meld.config.roster import roster_errors
 from meld.config.schema import COMPONENT_GROUPS, MeldConfig, Paths
 from meld.config.targets import nearest, resolve
+from meld.config.transfer import SETTINGS
 from meld.config.tree import plain
 from meld.errors import ConfigError, ConfigErrors
 
@@ -36,9 +38,6 @@ STAGES = (
 
 LOGGERS = ("csv", "tensorboard", "wandb", "wandb_offline", "none")
 """What a logger may call itself."""
-
-TRANSFERS = ("none", "cross_dataset", "cross_task")
-"""The settings of ``transfer``."""
 
 
 def validate(
@@ -215,40 +214,12 @@ def _unit_errors(tree: Mapping[str, Any], allow: Sequence[str]) -> list[ConfigEr
             )
     if errors:
         return errors
-    experts = expert_units(tree)
-    k = tree.get("k")
-    if _number(k) and experts and k > len(experts):
-        errors.append(
-            ConfigError(
-                f"k = {k} experts are to be mixed, but there are only {len(experts)}: {', '.join(experts)}",
-                where="k",
-                fix=f"k={len(experts)}, or a suite with more datasets",
-            )
-        )
-    transfer = tree.get("transfer")
-    name = transfer.get("name") if isinstance(transfer, Mapping) else None
-    if name == "cross_task" and len({unit.rpartition(".")[2] for unit in experts}) < 2:
-        errors.append(
-            ConfigError(
-                "transfer=cross_task withholds the experts of a task, but no expert of another task is left",
-                where="transfer",
-                fix="suite=real_small, or transfer=none",
-            )
-        )
-    if name == "cross_dataset" and len({unit.rpartition(".")[0] for unit in experts}) < 2:
-        errors.append(
-            ConfigError(
-                "transfer=cross_dataset withholds a dataset's expert, but no expert of another dataset is left",
-                where="transfer",
-                fix="suite=real_small, or transfer=none",
-            )
-        )
-    return errors
+    return roster_errors(tree, units(tree), expert_units(tree), allow)
 
 
 def _named_errors(tree: Mapping[str, Any]) -> list[ConfigError]:
     errors = []
-    for group, known in (("logger", LOGGERS), ("transfer", TRANSFERS)):
+    for group, known in (("logger", LOGGERS), ("transfer", SETTINGS)):
         node = tree.get(group)
         name = node.get("name") if isinstance(node, Mapping) else None
         if name is not None and name not in known:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,6 +57,24 @@ class Engine(Protocol):
 
         Raises:
             UserError: If an adapter does not belong on this base.
+        """
+        ...
+
+
+@runtime_checkable
+class TokenWiseEngine(Protocol):
+    """An engine that can also route every token in every layer (``router=arrow``)."""
+
+    def open_token_wise(
+        self, lm: LanguageModel, adapters: Mapping[str, Path], top_k: int, temperature: float
+    ) -> MixtureModel:
+        """Put experts on a base model whose layers choose among them for each token.
+
+        Args:
+            lm: The frozen base model.
+            adapters: Expert name to adapter folder.
+            top_k: Experts per token and layer.
+            temperature: Of the softmax over the chosen experts.
         """
         ...
 

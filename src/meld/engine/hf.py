@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.backbone.lora import read_adapter
+from meld.engine.arrow import ArrowModel
 from meld.engine.base import check_base
 from meld.types import Prompt
 
@@ -36,6 +37,16 @@ class HuggingFaceEngine:
             UserError: If an adapter was trained on another base.
         """
         return PeftMixtures(lm, adapters, self.max_mixtures)
+
+    def open_token_wise(
+        self, lm: LanguageModel, adapters: Mapping[str, Path], top_k: int, temperature: float
+    ) -> ArrowModel:
+        """Put experts on a base model, every token routed in every layer (``router=arrow``).
+
+        Raises:
+            UserError: As :class:`meld.engine.arrow.ArrowModel`.
+        """
+        return ArrowModel(lm, adapters, top_k, temperature)
 
 
 class PeftMixtures:

@@ -133,6 +133,8 @@ class LoraExpert:
     """
 
     EXECUTION_ONLY: ClassVar[frozenset[str]] = frozenset()
+    shared: ClassVar[bool] = False
+    """Whether one adapter is trained for all units (``expert=joint``)."""
 
     def __init__(
         self,
