@@ -19,6 +19,20 @@ from meld.errors import UserError
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
+_NOT_PLAIN = (
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "lora_bias",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+)
+"""Settings of PEFT under which an adapter is more than one update B A per layer, all of one rank and scale."""
+
 
 @dataclass(frozen=True)
 class LoraLayer:
@@ -201,7 +215,7 @@ def lora_layers(folder: Path) -> list[LoraLayer]:
 
     Raises:
         UserError: If the adapter is not a plain LoRA of one rank and scale (rsLoRA and DoRA updates are not additive at
-            these scales), or trains more than its low-rank updates.
+            these scales), trains more than its low-rank updates, or lacks one factor of an update.
     """
     config, state = read_adapter(folder)
     if config.get("use_rslora") or config.get("use_dora"):
@@ -209,7 +223,7 @@ def lora_layers(folder: Path) -> list[LoraLayer]:
             f"The adapter in {folder} uses rsLoRA or DoRA, whose updates cannot be summed.",
             fix="train it as plain LoRA",
         )
-    uneven = [key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias") if config.get(key)]
+    uneven = [key for key in _NOT_PLAIN if config.get(key)]
     if config.get("bias", "none") != "none":
         uneven.append("bias")
     if uneven:
@@ -224,5 +238,10 @@ def lora_layers(folder: Path) -> list[LoraLayer]:
         if not name.endswith(".lora_A.weight"):
             continue
         stem = name.removesuffix(".lora_A.weight")
+        if f"{stem}.lora_B.weight" not in state:
+            raise UserError(
+                f"The adapter in {folder} has only one factor of the update of {stem.removeprefix(prefix)}.",
+                fix="write the adapter again: its file is incomplete",
+            )
         layers.append(LoraLayer(stem.removeprefix(prefix), state[name], state[f"{stem}.lora_B.weight"], scale))
     return layers

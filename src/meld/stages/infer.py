@@ -14,6 +14,7 @@ from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_predictions, save_predictions
 from meld.engine.base import Engine, MixtureModel
 from meld.metapath.steps import apply_path
+from meld.mixer.combination import Combination
 from meld.retriever.cells import evidence_of
 from meld.router.base import Router
 from meld.stages.answering import answer
@@ -28,9 +29,10 @@ VERSION = 2
 
 
 class Mixer(Protocol):
-    """Turns router weights into gates."""
+    """Turns router weights into gates, and says what becomes of the updates of the experts that they choose."""
 
     mixes: str
+    combination: Combination
 
     def gates(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Gates of each query, shape (n, experts)."""
@@ -77,7 +79,7 @@ def run_llm(
         [name] * len(asked), texts, context.progress
     )
     gates = mixer.gates(weights) if len(asked) else np.zeros((0, len(experts)))
-    model = engine.open(lm, {expert: adapters[expert] for expert in experts})
+    model = engine.open(lm, {expert: adapters[expert] for expert in experts}, mixer.combination)
     try:
         predictions = answer(own, asked, model, gates, backbone, context.progress, mixer.mixes, what=f"answer {name}")
     finally:
