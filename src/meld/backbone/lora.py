@@ -103,6 +103,8 @@ def detach_lora(lm: LanguageModel) -> LanguageModel:
         The base model, unwrapped and in evaluation mode.
     """
     base = lm.model.unload()
+    if getattr(base, "is_gradient_checkpointing", False):
+        base.gradient_checkpointing_disable()
     base.eval()  # training may have been cut short by an error, and dropout would stay on
     return LanguageModel(base, lm.tokenizer, lm.name, lm.relative)
 
@@ -124,16 +126,40 @@ def lora_parameters(lm: LanguageModel) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in sorted(lm.model.named_parameters()) if parameter.requires_grad}
 
 
-def train_adapter(lm: LanguageModel) -> None:
+def train_adapter(lm: LanguageModel, checkpointing: bool = False) -> None:
     """Put the adapter into training mode and leave the frozen base in evaluation mode.
 
     The base then computes in training what it computes in inference; dropout acts on the adapter's input alone. (The
     papers' decoders have no dropout of their own; BERT-style ones do, which would also double the time of a step.)
+
+    Args:
+        lm: What :func:`attach_lora` returned.
+        checkpointing: Keep only the input of every layer for the backward pass and compute the rest of it again there.
+            The gradients are the same. :func:`detach_lora` switches it off.
+
+    Raises:
+        UserError: If the architecture does not support checkpointing.
     """
     lm.model.eval()
     for name, module in lm.model.named_modules():
         if "lora_" in name:
             module.train()
+    if not checkpointing:
+        return
+    base = lm.model.get_base_model()
+    try:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(
+            f"{lm.name} does not support gradient checkpointing.",
+            where="expert.gradient_checkpointing",
+            fix="expert.gradient_checkpointing=false, and a smaller expert.batch_size with expert.accumulate",
+        ) from error
+    for module in base.modules():
+        # Layers checkpoint in training mode only. The flag of the layer itself is enough, and what has dropout inside
+        # it stays in evaluation mode.
+        if getattr(module, "gradient_checkpointing", False) and hasattr(module, "_gradient_checkpointing_func"):
+            module.training = True
 
 
 def label_nll(lm: LanguageModel, batch: Sequence[Encoded]) -> Tensor:

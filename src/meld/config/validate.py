@@ -67,6 +67,7 @@ def validate(
     errors.extend(_unit_errors(tree, allow))
     errors.extend(_named_errors(tree))
     errors.extend(_mixture_errors(tree, allow))
+    errors.extend(_precision_errors(tree))
     if errors:
         raise ConfigErrors([_located(error, origin) for error in errors])
 
@@ -298,6 +299,45 @@ def _mixture_errors(tree: Mapping[str, Any], allow: Sequence[str]) -> list[Confi
                     f"and the engine takes at most {limit}",
                     where="engine.max_lora_rank",
                     fix=f"k={fits}, or expert.rank={limit // k}" if adds and fits >= 1 else f"expert.rank={limit}",
+                )
+            )
+    return errors
+
+
+def _precision_errors(tree: Mapping[str, Any]) -> list[ConfigError]:
+    """What the trainer's precision and the format of the frozen weights ask of each other."""
+    trainer = tree.get("trainer")
+    precision = str(trainer.get("precision", "")) if isinstance(trainer, Mapping) else ""
+    errors = []
+    if precision in {"16-true", "bf16-true"}:
+        errors.append(
+            ConfigError(
+                f"trainer.precision={precision} would round the small steps of adapters and encoder away; "
+                "the format of the frozen base is backbone.dtype",
+                where="trainer.precision",
+                fix="trainer.precision=bf16-mixed",
+            )
+        )
+    clash = {"16-mixed": "bfloat16", "bf16-mixed": "float16"}.get(precision)
+    for key in ("backbone", "proxy"):
+        node = tree.get(key)
+        if not isinstance(node, Mapping):
+            continue
+        if clash is not None and node.get("dtype") == clash:
+            mended = "bf16-mixed" if clash == "bfloat16" else "16-mixed"
+            errors.append(
+                ConfigError(
+                    f"{key}.dtype is {clash}, and trainer.precision={precision} computes in the other half precision",
+                    where="trainer.precision",
+                    fix=f"trainer.precision={mended}",
+                )
+            )
+        if node.get("quantization") and isinstance(trainer, Mapping) and trainer.get("accelerator") == "cpu":
+            errors.append(
+                ConfigError(
+                    f"{key}.quantization={node['quantization']} needs a CUDA device, and the trainer uses the CPU",
+                    where=f"{key}.quantization",
+                    fix=f"{key}.quantization=null, or trainer=gpu",
                 )
             )
     return errors

@@ -46,6 +46,7 @@ class Workshop:
                 backbone.as_decoder,
                 backbone.relative,
                 backbone.attention,
+                backbone.quantization,
                 backbone.device,
             )
         )
