@@ -149,6 +149,7 @@ def main() -> None:
         return HuggingFaceBackbone("embedded:minilm", as_decoder=True, device=device).load()
 
     rows = measure(llama, ("q_proj", "v_proj"), args, f"llama, {args.layers} layers", write=True)
+    save(rows, args)  # what is measured is not lost if the rest is stopped
     rows += measure(minilm, ("query", "key", "value", "transform.dense"), args, "minilm, 6 layers", write=False)
     save(rows, args)
 
