@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from meld.backbone.language_model import Encoded, LanguageModel
-from meld.backbone.lora import lora_layers, read_adapter
-from meld.engine.base import check_base
+from meld.engine.adapters import load_experts
 from meld.errors import UserError
 from meld.types import Prompt
 
@@ -41,18 +40,18 @@ class ArrowModel:
         temperature: Of the softmax over the chosen experts.
 
     Raises:
-        UserError: For another base, or experts that do not adapt the same layers at the same rank.
+        UserError: If the adapters cannot be mixed on this base (:func:`meld.engine.adapters.load_experts`), or do not
+            adapt the same layers.
     """
 
     def __init__(self, lm: LanguageModel, adapters: Mapping[str, Path], top_k: int, temperature: float) -> None:
         from peft import ArrowConfig, LoraConfig, PeftModel
 
         self.experts = tuple(adapters)
-        shapes = {}
-        for name, folder in adapters.items():
-            config, _ = read_adapter(folder)
-            check_base(name, str(config.get("base_model_name_or_path")), lm)
-            shapes[name] = {layer.name: tuple(layer.a.shape) for layer in lora_layers(folder)}
+        shapes = {
+            name: {layer: tuple(update.a.shape) for layer, update in expert.layers.items()}
+            for name, expert in load_experts(lm, adapters).items()
+        }
         odd = [name for name in adapters if shapes[name] != shapes[self.experts[0]]]
         if odd:
             raise UserError(

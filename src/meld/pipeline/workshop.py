@@ -54,6 +54,7 @@ class Workshop:
                 backbone.as_decoder,
                 backbone.relative,
                 backbone.attention,
+                backbone.quantization,
                 backbone.device,
             )
         )

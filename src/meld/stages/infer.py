@@ -15,6 +15,7 @@ from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_predictions, save_predictions
 from meld.engine.base import Engine, MixtureModel, TokenWiseEngine
 from meld.metapath.steps import apply_path
+from meld.mixer.combination import Combination
 from meld.retriever.cells import evidence_of
 from meld.router.arrow import ArrowRouter
 from meld.router.base import Router
@@ -31,9 +32,10 @@ VERSION = 3
 
 
 class Mixer(Protocol):
-    """Turns router weights into gates."""
+    """Turns router weights into gates, and says what becomes of the updates of the experts that they choose."""
 
     mixes: str
+    combination: Combination
 
     def gates(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Gates of each query, shape (n, experts)."""
@@ -90,7 +92,7 @@ def run_llm(
         opened = router.open(context.inputs["route"] / "router", tuple(adapters)[: len(adapters) - len(added)], added)
         weights = restrict(opened.weights([name] * len(asked), texts, context.progress), tuple(adapters), exclude)
         gates = mixer.gates(weights) if len(asked) else np.zeros((0, len(adapters)))
-        model = engine.open(lm, adapters)
+        model = engine.open(lm, adapters, mixer.combination)
         report = usage(tuple(adapters), weights, gates, path)
         mixes = mixer.mixes
     try:
