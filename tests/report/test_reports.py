@@ -206,7 +206,7 @@ def test_a_sweep_gets_a_page_a_markdown_and_a_csv(tmp_path: Path, make_run: Make
     lines = (root / "comparison.md").read_text(encoding="utf-8").splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
-    assert table[2].startswith("| 1 | 0.622 ± 0.014 |")
+    assert table[2].startswith("| 1 | 0.622 ± 0.014 [0.594, 0.652] | ")
     frame = pd.read_csv(root / "comparison.csv")
     assert len(frame) == 6 * 4
     own = frame[(frame.system == "meld") & (frame.k == 2) & (frame.seed == 1)]

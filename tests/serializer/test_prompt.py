@@ -157,7 +157,7 @@ def test_demonstrations_go_first_the_least_similar_first(serializer: Any, templa
             assert prompt.n_demos == 5 or count(more.text) > budget
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(0, 400), min_size=1, max_size=4),
     st.lists(st.integers(0, 400), max_size=2),
