@@ -50,7 +50,6 @@ TINY = (
     "limits.alignments=6",
     "limits.transformed=4",
     "limits.samples=6",
-    "limits.warm_up=4",
     "limits.router_queries=2",
 )
 
@@ -65,7 +64,8 @@ def node_of(component: Dataset, **changes: Any) -> dict[str, Any]:
     """The configuration that builds a dataset."""
     kind = type(component)
     values = {name: getattr(component, name) for name in inspect.signature(kind).parameters}
-    plain_values = {name: list(v) if isinstance(v, tuple) else v for name, v in {**values, **changes}.items()}
+    plain_values = {n: sorted(v) if isinstance(v, frozenset) else v for n, v in {**values, **changes}.items()}
+    plain_values = {n: list(v) if isinstance(v, tuple) else v for n, v in plain_values.items()}
     return {"_target_": f"{kind.__module__}.{kind.__qualname__}", **plain_values}
 
 
@@ -151,7 +151,7 @@ def nodes_of(layouts: dict[str, Write], tmp_path: Path, where: str, kept: dict[s
 
 def run_on(tmp_path: Path, where: str, datasets: dict[str, Any]) -> dict[str, Any]:
     """Run up to the answers in a store of its own and return the configuration."""
-    config = load_config([*TINY, "method=meld_ds", f"paths.store={tmp_path / f'store_{where}'}", "until=infer"])
+    config = load_config([*TINY, f"paths.store={tmp_path / f'store_{where}'}", "until=infer"])
     tree = {**plain(config), "datasets": datasets}
     failures = execute(tree, tree, {}, tmp_path / f"run_{where}", "meld ...", Console(file=StringIO()))
     assert not failures, failures
