@@ -257,6 +257,7 @@ def main() -> int:
     text = table(results, given.rows)
     print(text)
     if given.out:
+        given.out.parent.mkdir(parents=True, exist_ok=True)
         given.out.write_text(text, encoding="utf-8")
     return 0 if all(fits(found) for found in results.values()) else 1
 
