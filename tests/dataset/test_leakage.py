@@ -16,6 +16,7 @@ from meld.config.compose import load_config, plain
 from meld.dataset.base import Dataset
 from meld.dataset.few_shot import few_shot_ids
 from meld.dataset.own_pairs import CsvPairs
+from meld.pipeline.node import Plan
 from meld.pipeline.plan import make_plan
 from meld.pipeline.run import execute
 from meld.serializer.prompt import PromptWriter
@@ -45,8 +46,10 @@ TINY = (
     "suite=quickstart",
     "trainer=debug",
     "logger=none",
-    "k=2",
-    "sigma=1",
+    "k=1",
+    # What costs time and reads nothing that the stages below do not read as well.
+    "refine=none",
+    "router=own",
     "limits.alignments=6",
     "limits.transformed=4",
     "limits.samples=6",
@@ -58,6 +61,13 @@ def ids_of(component: Dataset) -> list[str]:
     """The ids that freeze the few-shot sample of a dataset."""
     samples = [s for data in component.load().units.values() for s in (*data.train, *data.dev) if data.task != "blk"]
     return few_shot_ids(samples)
+
+
+def changed(component: Dataset, **changes: Any) -> Dataset:
+    """The same dataset with other arguments. Its name is part of every draw, so that it has to be the final one."""
+    node = node_of(component, **changes)
+    kind: Callable[..., Dataset] = type(component)
+    return kind(**{name: value for name, value in node.items() if name != "_target_"})
 
 
 def node_of(component: Dataset, **changes: Any) -> dict[str, Any]:
@@ -73,7 +83,7 @@ def csv_pairs(base: Path, poisoned: bool, kept: set[str]) -> CsvPairs:
     """A user's own pairs, every third a match."""
     rows = []
     for row in range(40):
-        match = (row % 3 == 0) != (poisoned and f"left{row}-right{row}" not in kept)
+        match = (row % 3 == 0) != (poisoned and f"{row}-{row}" not in kept)
         rows.append(
             (f"thing {row}", f"{row}", f"thing {row if row % 3 == 0 else row + 1}", f"{row}.0", str(int(match)))
         )
@@ -90,11 +100,16 @@ def layouts(
     """Every layout by name."""
 
     def magellan(base: Path, poisoned: bool, kept: set[str]) -> Dataset:
-        return mini_em(magellan_folder(lambda a, b: poisoned and f"{a}-{b}" not in kept, root=base.name))
+        return mini_em(
+            magellan_folder(lambda a, b: poisoned and f"{a}-{b}" not in kept, root=f"{base.parent.name}/{base.name}")
+        )
 
     def dirty_clean(base: Path, poisoned: bool, kept: set[str]) -> Dataset:
         return mini_dc(
-            dirty_clean_folder(lambda row, _, v: "poison" if poisoned and str(row) not in kept else v, root=base.name)
+            dirty_clean_folder(
+                lambda row, _, v: "poison" if poisoned and str(row) not in kept else v,
+                root=f"{base.parent.name}/{base.name}",
+            )
         )
 
     def imputation(base: Path, poisoned: bool, kept: set[str]) -> Dataset:
@@ -104,10 +119,10 @@ def layouts(
         def truth(row: int, column: str, value: str) -> str:
             return "poison" if poisoned and (f"r{row}", column) in hidden and f"r{row}" not in kept else value
 
-        return mini_di(imputation_folder(truth, root=base.name))
+        return mini_di(imputation_folder(truth, root=f"{base.parent.name}/{base.name}"))
 
     def ditto(base: Path, poisoned: bool, kept: set[str]) -> Dataset:
-        clean = mini_ditto(ditto_folder(base.parent / "ditto")).load().units["mini.em"]
+        clean = changed(mini_ditto(ditto_folder(base / "clean")), name="ditto").load().units["ditto.em"]
         named = {tuple(s.query.entities[n]["title"].split()[1] for n in (0, 1)) for s in (*clean.train, *clean.dev)}
         return mini_ditto(ditto_folder(base, lambda a, b: poisoned and (str(a), str(b)) not in named))
 
@@ -141,7 +156,7 @@ def nodes_of(layouts: dict[str, Write], tmp_path: Path, where: str, kept: dict[s
     """Configurations of all layouts' datasets below ``where``, with their frozen few-shot samples."""
     found = {}
     for name, write in layouts.items():
-        component = write(tmp_path / where, where == "poisoned", set(kept[name]))
+        component = write(tmp_path / where / name, where == "poisoned", set(kept[name]))
         frozen = tmp_path / f"{name}.json"
         frozen.write_text(json.dumps(kept[name]))
         limits = {"max_train": 6, "max_test": 4}
@@ -158,6 +173,34 @@ def run_on(tmp_path: Path, where: str, datasets: dict[str, Any]) -> dict[str, An
     return tree
 
 
+def both_nodes(layouts: dict[str, Write], tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """The datasets of all layouts, from clean files and from poisoned ones, with the same few-shot samples."""
+    kept = {
+        name: ids_of(changed(write(tmp_path / "drawn" / name, False, set()), name=name))
+        for name, write in layouts.items()
+    }
+    return {where: nodes_of(layouts, tmp_path, where, kept) for where in ("clean", "poisoned")}
+
+
+def check_keys(plans: dict[str, Plan]) -> None:
+    """Only hidden labels' own artifacts and the scores have other keys, and every unit was poisoned."""
+    keys = {where: {node.id: node.key for node in plan.nodes} for where, plan in plans.items()}
+    differing = {id_ for id_ in keys["clean"] if keys["clean"][id_] != keys["poisoned"][id_]}
+    assert {id_.partition(":")[0] for id_ in differing} == {"gold", "evaluate"}
+    assert {id_ for id_ in keys["clean"] if id_.startswith("gold:")} <= differing
+    tasks = {unit.rpartition(".")[2] for unit in plans["clean"].units}
+    assert tasks == {"em", "blk", "di", "ed", "dc", "cta", "re", "el", "sm", "ave"}
+
+
+def test_poisoned_labels_move_no_key_of_any_layout(layouts: dict[str, Write], tmp_path: Path) -> None:
+    plans = {}
+    for where, nodes in both_nodes(layouts, tmp_path).items():
+        config = load_config([*TINY, "method=meld_ds", "refine=mixture", f"paths.store={tmp_path / f'store_{where}'}"])
+        plans[where] = make_plan({**plain(config), "datasets": nodes}, Store(tmp_path / f"store_{where}"))
+        assert not plans[where].failures
+    check_keys(plans)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3000)
 def test_poisoned_labels_reach_no_prompt_no_retrieval_and_no_answer(
@@ -167,8 +210,7 @@ def test_poisoned_labels_reach_no_prompt_no_retrieval_and_no_answer(
 
     The prompts are compared as they are written, in the order in which they are.
     """
-    kept = {name: ids_of(write(tmp_path / "clean", False, set())) for name, write in layouts.items()}
-    datasets = {where: nodes_of(layouts, tmp_path, where, kept) for where in ("clean", "poisoned")}
+    datasets = both_nodes(layouts, tmp_path)
     prompts: dict[str, list[str]] = {"clean": [], "poisoned": []}
     right = PromptWriter.write
     plans = {}
@@ -182,12 +224,7 @@ def test_poisoned_labels_reach_no_prompt_no_retrieval_and_no_answer(
         monkeypatch.setattr(PromptWriter, "write", record)
         tree = run_on(tmp_path, where, nodes)
         plans[where] = make_plan(tree, Store(Path(tree["paths"]["store"])))
-    keys = {where: {node.id: node.key for node in plan.nodes} for where, plan in plans.items()}
-    differing = {id_ for id_ in keys["clean"] if keys["clean"][id_] != keys["poisoned"][id_]}
-    assert {id_.partition(":")[0] for id_ in differing} == {"gold", "evaluate"}
-    assert {id_ for id_ in keys["clean"] if id_.startswith("gold:")} <= differing  # every layout was poisoned
-    tasks = {unit.rpartition(".")[2] for unit in plans["clean"].units}
-    assert tasks == {"em", "blk", "di", "ed", "dc", "cta", "re", "el", "sm", "ave"}
+    check_keys(plans)
     assert prompts["clean"] == prompts["poisoned"] != []
     compared = 0
     for node in plans["clean"].wanted("infer"):
