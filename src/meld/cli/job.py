@@ -21,7 +21,7 @@ from meld.config.tree import plain, redact
 from meld.config.validate import validate
 from meld.errors import UserError
 from meld.report.console import costs_table, results_table
-from meld.report.results import read_costs, read_results
+from meld.report.results import Failure, read_costs, read_results
 
 
 @dataclass
@@ -30,7 +30,7 @@ class Outcome:
 
     Attributes:
         folder: The sweep's directory; None for a single run.
-        failed: How many jobs failed.
+        failed: How many jobs failed, in whole or in some units.
         error: What made a single run fail.
     """
 
@@ -56,7 +56,7 @@ def hydra_entry(command: str, multirun: bool) -> Outcome:
         if context.mode == RunMode.MULTIRUN:
             outcome.folder = str(context.sweep.dir)
         try:
-            run_job(config, folder, command, outcome.folder)
+            failures = run_job(config, folder, command, outcome.folder)
         except Exception as error:
             if not multirun:
                 # Raised once Hydra is done: it would print a line of its own about it.
@@ -68,6 +68,8 @@ def hydra_entry(command: str, multirun: bool) -> Outcome:
                 log.write("".join(traceback.format_exception(error)))
             shown = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             print(f"meld: job {folder.name} failed: {shown}\n  log: {folder / 'meld.log'}", file=sys.stderr)
+        else:
+            outcome.failed += bool(failures)
 
     hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="meld")(job)()
     if outcome.error is not None:
@@ -75,7 +77,7 @@ def hydra_entry(command: str, multirun: bool) -> Outcome:
     return outcome
 
 
-def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -> None:
+def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -> tuple[Failure, ...]:
     """Validate a composed configuration and carry the run out.
 
     Args:
@@ -83,6 +85,9 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         folder: The run directory.
         command: What the user typed.
         sweep: The sweep's directory; None for a single run.
+
+    Returns:
+        The units that failed while others did not.
 
     Raises:
         UserError: For anything the user can mend.
@@ -97,11 +102,10 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         from meld.pipeline.dry_run import show
         from meld.store.store import Store
 
-        show(tree, Store(Path(tree["paths"]["store"])), console)
-        return
+        return show(tree, Store(Path(tree["paths"]["store"])), console)
     from meld.pipeline.run import execute
 
-    execute(tree, shown, choices, folder, command, console, Path(sweep).name if sweep else None)
+    failures = execute(tree, shown, choices, folder, command, console, Path(sweep).name if sweep else None)
     if tree["until"] in {None, "evaluate", "report"}:
         if sweep is None:
             console.print(results_table(read_results(folder), all_metrics=False))
@@ -113,6 +117,9 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         console.print(
             f"stopped after {tree['until']}; artifacts: {folder / 'artifacts'}", highlight=False, soft_wrap=True
         )
+    if failures:
+        console.print(f"{len(failures)} units failed; the same command tries them again", style="bold red")
+    return failures
 
 
 def _resolved(config: DictConfig, choices: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:

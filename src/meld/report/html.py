@@ -11,7 +11,7 @@ from typing import Any
 
 import jinja2
 
-from meld.report.console import duration
+from meld.report.console import duration, reasons
 from meld.report.results import (
     ENVIRONMENT,
     ROUTING,
@@ -174,6 +174,7 @@ def render_run(run: Path) -> str:
         .render(
             name=run.resolve().name,
             results=results,
+            failures=reasons(results.failures),
             facts=facts(results.config),
             groups=score_groups(results),
             units=_units(results),

@@ -6,12 +6,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from meld.errors import UserError
 from meld.report.html import REPORT, Bar, Group, environment, facts, show, write_report
 from meld.report.results import RESULTS, Results, Row, find_runs, read_costs, read_results, reading_order
+from meld.report.seeds import over_seeds
 from meld.report.status import JobState, job_states
 
 if TYPE_CHECKING:
@@ -60,15 +61,19 @@ class Line:
 
     def number(self, column: tuple[str, str, str]) -> str:
         """The value of one run, mean and standard deviation of several, a dash for none."""
-        values = [row.value for row in self.scores.get(column, ())]
-        if not values:
+        rows = self.scores.get(column, ())
+        if not rows:
             return _ABSENT
-        return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+        found = over_seeds(rows)
+        return f"{found.mean:.3f}" + (f" ± {found.deviation:.3f}" if found.seeds > 1 else "")
 
     def spread(self, column: tuple[str, str, str]) -> str:
-        """The interval of a single run; empty for several."""
+        """The interval of a single run, or that of the mean of several; empty for none."""
         rows = self.scores.get(column, ())
-        return f"[{rows[0].ci_low:.3f}, {rows[0].ci_high:.3f}]" if len(rows) == 1 else ""
+        if not rows:
+            return ""
+        found = over_seeds(rows)
+        return f"[{found.low:.3f}, {found.high:.3f}]"
 
     def cell(self, column: tuple[str, str, str]) -> str:
         """Number and spread in one line."""
@@ -166,7 +171,9 @@ def markdown(comparison: Comparison) -> str:
         first = list(line.values) if line.values else [line.label] + [""] * (left - 1)
         cells = [*first, *(line.cell(column) for column in comparison.columns), str(line.runs)]
         lines.append("| " + " | ".join(_plain(cell) for cell in cells) + " |")
-    notes = ["value [95 % bootstrap interval] of one run, mean ± standard deviation of several"]
+    notes = ["value [95 % bootstrap interval] of one run; mean ± standard deviation [interval of the mean] of several"]
+    failed = {failure.unit: run.name for run in comparison.runs for failure in run.results.failures}
+    notes += [f"{unit} failed in {name}" for unit, name in failed.items()]
     if comparison.seeds:
         notes.append(f"runs of one line differ in {', '.join(comparison.seeds)}")
     if comparison.synthetic:
@@ -256,11 +263,9 @@ def _baseline(system: str, runs: Sequence[Run]) -> Line:
 
 
 def _bar(line: Line, rows: Sequence[Row]) -> Bar:
-    """A single run keeps its interval; several runs show their range."""
-    if len(rows) == 1:
-        return Bar(line.label, rows[0].value, rows[0].ci_low, rows[0].ci_high, rows[0].n, line.own)
-    values = [row.value for row in rows]
-    return Bar(line.label, mean(values), min(values), max(values), rows[0].n, line.own)
+    """A single run keeps its interval; several are summed up."""
+    found = over_seeds(rows)
+    return Bar(line.label, found.mean, found.low, found.high, found.n, line.own)
 
 
 def _canonical(value: Any) -> str:
