@@ -26,6 +26,7 @@ from meld.logger.base import LightningSink, MetricLogger, MetricSink
 from meld.pipeline.display import Display
 from meld.pipeline.node import Node, Plan, artifact
 from meld.pipeline.plan import make_plan
+from meld.pipeline.selection import selection_summary
 from meld.report.html import write_report
 from meld.report.results import Cost, Row, rows_of, write_costs, write_environment, write_json, write_results
 from meld.stages.base import Context, read_json
@@ -305,31 +306,11 @@ def _write_run(
                 },
             },
         )
-    selection = _selection(plan, made)
+    selection = selection_summary(plan.experts, made, costs, folder)
     if selection:
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
     write_report(folder)
     sink.summary({f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]})
-
-
-def _selection(plan: Plan, made: Mapping[str, Path]) -> dict[str, Any]:
-    """What selection kept, by unit and provenance."""
-    units = {}
-    for unit in plan.experts:
-        if f"pick:{unit}" not in made:
-            continue
-        picked = read_json(made[f"pick:{unit}"] / "selected.json")
-        rounds = read_json(made[f"refine:{unit}"] / "rounds.json")["rounds"]
-        units[unit] = {
-            "pool": picked["pool"],
-            "selected": len(picked["ids"]),
-            "auxiliary": sum(r.get("auxiliary", 0) for r in rounds),
-            "provenance": {
-                p: {"pool": picked["pool_provenance"].count(p), "selected": picked["provenance"].count(p)}
-                for p in sorted(set(picked["pool_provenance"]))
-            },
-        }
-    return units
 
 
 def _link(folder: Path, made: Mapping[str, Path]) -> None:
