@@ -11,6 +11,8 @@ from typing import Any
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.store.machine import PeakMemory
 
+_SAMPLED_EVERY = 0.5  # seconds
+
 FORWARD = 1.0
 """Passes of a forward: two floating-point operations per parameter and token."""
 BACKWARD = 2.0
@@ -75,7 +77,8 @@ class Meter:
         """Measure a block; the step it yields may be filled in."""
         step = Step(name)
         started = time.perf_counter()
-        with PeakMemory() as memory:
+        # Sampled rarely: looking for child processes takes milliseconds that the step would pay for.
+        with PeakMemory(_SAMPLED_EVERY) as memory:
             yield step
         step.seconds = round(time.perf_counter() - started, 4)
         step.peak_memory_mb = memory.mb
