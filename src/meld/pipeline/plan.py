@@ -17,22 +17,14 @@ from meld.pipeline.components import Components, build_components
 from meld.pipeline.node import ORDER, Node, Plan, Run
 from meld.pipeline.sources import DATA_VERSION, Sources, find_sources
 from meld.pipeline.workshop import Workshop
+from meld.refine.mixture import MixtureRefinement
 from meld.report.results import Failure
 from meld.router.fixed import OwnExpert
 from meld.seeds import derive
+from meld.selector.base import ScoringSelector
 from meld.selector.meld_ds import MeldDS
-from meld.stages import (
-    annotate,
-    encode,
-    evaluate,
-    infer,
-    init,
-    metapath,
-    refine,
-    route,
-    select,
-    serialize,
-)
+from meld.selector.qurating import QuRating
+from meld.stages import annotate, encode, evaluate, infer, init, metapath, refine, route, select, serialize
 from meld.stages.base import Context
 from meld.stages.paths import possible_steps
 from meld.store.keys import component_spec, digest
@@ -360,7 +352,7 @@ class _Planner:
             )
 
         def influence(context: Context, shop: Workshop) -> None:
-            assert isinstance(selector, MeldDS)
+            assert isinstance(selector, ScoringSelector)
             select.run_influence(
                 context,
                 selector,
@@ -369,17 +361,16 @@ class _Planner:
                 shop.model(self.c.proxy),
                 self.c.expert,
                 self.c.trainer,
-                selector.max_warm_up,
             )
 
         def pick(context: Context, shop: Workshop) -> None:
-            select.run_pick(context, selector, shop.unit(context, unit).data.train)
+            select.run_pick(context, selector, shop.unit(context, unit).data)
 
         base = {**self.unit_inputs(unit), "metapath": self.get("metapath", unit)}
         needs = {
             "embeddings": selector.needs_features,
             "losses": selector.needs_losses,
-            "quality": self.spec["selector"].get("quality") if selector.needs_losses else None,
+            "quality": self.spec["selector"].get("quality", without_c) if selector.needs_losses else None,
         }
         measured = self.add("features", unit, select.VERSION, base, {**proxy, **needs}, features)
         inputs = {**base, "features": measured}
@@ -390,11 +381,17 @@ class _Planner:
                 "expert": self.spec["expert"],
                 "trainer": self.spec["trainer"],
             }
+            if isinstance(selector, QuRating):
+                config["rater"] = selector.fingerprint()
             inputs["influence"] = self.add("influence", unit, select.VERSION, inputs, config, influence, trains=True)
         self.add("pick", unit, select.VERSION, inputs, {"selector": self.spec["selector"]}, pick)
 
     def refine(self, unit: str) -> None:
         others = self.at("metapath", self.experts)
+        selector = self.c.selector
+        # The auxiliary set re-uses what selection measured of the other units' pools.
+        reuses = isinstance(self.c.refine, MixtureRefinement) and selector.needs_features
+        quality = selector.quality if reuses and isinstance(selector, MeldDS) and selector.needs_losses else None
 
         def run(context: Context, shop: Workshop) -> None:
             questions = {u: shop.questions(context, u, self.c.backbone) for u in others}
@@ -407,10 +404,13 @@ class _Planner:
                 self.c.backbone,
                 shop.model(self.c.backbone),
                 self.c.trainer,
+                quality.scores if quality is not None else None,
             )
 
         inputs = self.unit_inputs(*others)
         inputs |= {f"metapath:{u}": self.get("metapath", u) for u in others}
+        if reuses:
+            inputs |= {f"features:{u}": self.get("features", u) for u in self.at("pick", others) if u != unit}
         inputs["init"] = self.get("init", unit)
         if f"pick:{unit}" in self.nodes:
             inputs["pick"] = self.get("pick", unit)
@@ -419,6 +419,7 @@ class _Planner:
             "refine": self.spec["refine"],
             "expert": self.spec["expert"],
             "trainer": self.spec["trainer"],
+            "quality": self.spec["selector"]["quality"] if quality is not None else None,
         }
         self.add("refine", unit, refine.VERSION, inputs, config, run, trains=True)
 

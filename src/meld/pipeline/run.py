@@ -30,6 +30,7 @@ from meld.pipeline.display import Display
 from meld.pipeline.node import Node, Plan, artifact
 from meld.pipeline.plan import make_plan
 from meld.pipeline.routing import write_routing
+from meld.pipeline.selection import selection_summary
 from meld.report.console import reasons
 from meld.report.html import write_report
 from meld.report.results import Cost, Failure, Row, rows_of, write_costs, write_environment, write_json, write_results
@@ -352,33 +353,11 @@ def _write_run(
     config = {**identity(tree, choices), "synthetic": list(plan.synthetic)}
     write_results(folder, config, hash_, rows, plan.failures)
     write_routing(plan, made, folder, sink)
-    selection = _selection(plan, made)
+    selection = selection_summary(plan.scored, made, costs, folder)
     if selection:
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
     write_report(folder)
     sink.summary({f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]})
-
-
-def _selection(plan: Plan, made: Mapping[str, Path]) -> dict[str, Any]:
-    """What selection kept, by unit and provenance."""
-    units = {}
-    for unit in (id_.partition(":")[2] for id_ in made if id_.startswith("pick:")):
-        if unit not in plan.scored:
-            continue
-        picked = read_json(made[f"pick:{unit}"] / "selected.json")
-        # One adapter for all units (expert=joint) is refined without an auxiliary set.
-        place = made.get(f"refine:{unit}")
-        rounds = read_json(place / "rounds.json")["rounds"] if place is not None else []
-        units[unit] = {
-            "pool": picked["pool"],
-            "selected": len(picked["ids"]),
-            "auxiliary": sum(r.get("auxiliary", 0) for r in rounds),
-            "provenance": {
-                p: {"pool": picked["pool_provenance"].count(p), "selected": picked["provenance"].count(p)}
-                for p in sorted(set(picked["pool_provenance"]))
-            },
-        }
-    return units
 
 
 def _link(folder: Path, made: Mapping[str, Path]) -> None:

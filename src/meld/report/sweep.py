@@ -13,6 +13,7 @@ from meld.errors import UserError
 from meld.report.html import REPORT, Bar, Group, environment, facts, show, write_report
 from meld.report.results import RESULTS, Results, Row, find_runs, read_costs, read_results, reading_order
 from meld.report.seeds import over_seeds
+from meld.report.selection import Overlap, overlaps, selected_ids
 from meld.report.status import JobState, job_states
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def build(directory: Path) -> Path:
     (directory / MARKDOWN).write_text(markdown(comparison), encoding="utf-8")
     frame(comparison).to_csv(directory / CSV, index=False, lineterminator="\n")
     path = directory / REPORT
-    path.write_text(render(comparison, directory.resolve().name, job_states(directory)), encoding="utf-8")
+    agreement = _agreement(directory, comparison)
+    path.write_text(render(comparison, directory.resolve().name, job_states(directory), agreement), encoding="utf-8")
     return path
 
 
@@ -201,13 +203,14 @@ def frame(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame.from_records(records)
 
 
-def render(comparison: Comparison, name: str, jobs: Sequence[JobState]) -> str:
+def render(comparison: Comparison, name: str, jobs: Sequence[JobState], agreement: Sequence[Overlap] = ()) -> str:
     """The comparison as HTML text.
 
     Args:
         comparison: What to show.
         name: The sweep's name.
         jobs: The state of all its jobs; unfinished ones are listed.
+        agreement: Where selectors agree, if several ran.
     """
     groups = []
     for dataset, task, metric in comparison.columns:
@@ -231,8 +234,22 @@ def render(comparison: Comparison, name: str, jobs: Sequence[JobState]) -> str:
             groups=groups,
             facts=facts(shared),
             unfinished=[job for job in jobs if job.state != "done"],
+            overlaps=agreement,
         )
     )
+
+
+def _agreement(directory: Path, comparison: Comparison) -> list[Overlap]:
+    """Where the selectors of a sweep agree; what varies besides the selector must be equal for a comparison."""
+    if "selector" not in comparison.varying:
+        return []
+    others = [key for key in (*comparison.varying, *comparison.seeds) if key not in ("selector", "method", "refine")]
+    runs = []
+    for run in comparison.runs:
+        config = run.results.config
+        same = _canonical({key: config.get(key) for key in others})
+        runs.append((str(config.get("selector")), same, selected_ids(directory / run.name)))
+    return overlaps(runs)
 
 
 def _line(varying: tuple[str, ...], runs: Sequence[Run]) -> Line:
