@@ -42,6 +42,7 @@ def identity(tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, A
     """
     groups = (
         "suite",
+        "variant",
         "encoder",
         "retriever",
         "annotator",

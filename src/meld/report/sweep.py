@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from meld.errors import UserError
 from meld.report.html import REPORT, Bar, Group, environment, facts, show, write_report
+from meld.report.record import SEEDS
 from meld.report.results import RESULTS, Results, Row, find_runs, read_costs, read_results, reading_order
 from meld.report.status import JobState, job_states
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 MARKDOWN = "comparison.md"
 CSV = "comparison.csv"
-SEEDS = ("seed", "data_seed")
 _ABSENT = "–"
 
 
