@@ -115,6 +115,7 @@ def preset_sweep(
     paper = OmegaConf.to_container(config.paper) if "paper" in config else {}
     assert isinstance(params, dict)
     assert isinstance(paper, dict)
+    params |= paper.pop("by_scale", {}).get(config.hydra.runtime.choices.get("scale"), {})
     asked = config.hydra.mode == RunMode.MULTIRUN
     return asked, {str(key): str(value) for key, value in params.items()}, {str(k): v for k, v in paper.items()}
 

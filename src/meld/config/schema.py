@@ -78,7 +78,9 @@ class Paper:
     Attributes:
         title: Title of the table or figure.
         table: File of ``experiments/published`` (without ``.csv``) with the papers' numbers; None for none.
-        rows: Swept keys whose values tell the rows apart; what else is swept repeats them (seeds).
+        rows: Swept keys whose values tell the rows apart, in their order.
+        each: A swept key whose value names the only units that a job is scored on.
+        by_scale: Scale to further keys of the grid with their values: what the scales cannot have in common.
         reference: The row that the others are compared with, its values joined by commas; None for the first.
         labels: What a row's value is called in the table.
         figure: What is drawn: ``bars`` | ``line`` | ``heatmap`` | ``tsne`` | ``cost`` | ``throughput``.
@@ -88,6 +90,8 @@ class Paper:
     title: str = ""
     table: str | None = None
     rows: list[str] = field(default_factory=list)
+    each: str | None = None
+    by_scale: dict[str, dict[str, str]] = field(default_factory=dict)
     reference: str | None = None
     labels: dict[str, str] = field(default_factory=dict)
     figure: str = "bars"

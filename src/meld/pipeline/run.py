@@ -301,7 +301,7 @@ def _write_run(
             {
                 "experts": list(plan.experts),
                 "units": {
-                    u: {"mean_weights": r["mean_weights"], "entropy": r["entropy"], "path": r["path"]}
+                    u: {"mean_weights": weights_in_order(r, plan.experts), "entropy": r["entropy"], "path": r["path"]}
                     for u, r in routing.items()
                 },
             },
@@ -311,6 +311,17 @@ def _write_run(
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
     write_report(folder)
     sink.summary({f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]})
+
+
+def weights_in_order(routing: Mapping[str, Any], experts: Sequence[str]) -> list[float]:
+    """A unit's mean weights in the order of some experts: the router keeps an order of its own.
+
+    Args:
+        routing: ``experts`` and ``mean_weights`` in the router's order.
+        experts: The order wanted.
+    """
+    weights = dict(zip(routing["experts"], routing["mean_weights"], strict=True))
+    return [float(weights[expert]) for expert in experts]
 
 
 def _selection(plan: Plan, made: Mapping[str, Path]) -> dict[str, Any]:
