@@ -67,7 +67,7 @@ def test_a_plain_multirun_is_recorded_too() -> None:
     assert record.grid == {"k": ("1", "2"), "seed": ("0", "1", "2")}
     assert record.experiment is None
     assert record.rows == ("k",)
-    assert folder.name.startswith("k=1,2,method=meld_ds,seed=range_0,3-")
+    assert folder.name.startswith("k=1,2,seed=range_0,3_,method=meld_ds-")
     assert "--multirun" not in words
     assert arrange(["k=1,2"], "").multirun is False  # Hydra says what to do about it
 
@@ -82,6 +82,23 @@ def test_several_presets_at_once_are_refused() -> None:
         arrange(["experiment=tab7_ablation", "sweep=seeds,joblib"], "")
     with pytest.raises(ConfigError, match="experiment=tab7_ablation"):
         arrange(["experiment=tab7_ablatoin"], "")
+
+
+def test_what_is_swept_comes_first_in_a_name() -> None:
+    tail = ("backbone.max_prompt_tokens=128", "annotator.max_pseudo=11", "datasets.hospital.max_test=30")
+    assert _arranged("experiment=fig8_num_experts", *tail)[2].name.startswith(
+        "experiment=fig8_num_experts,k=1,2,3,4,5,6,annotator"
+    )
+
+
+def test_what_scales_cannot_share_is_chosen_by_the_scale() -> None:
+    small, large = (
+        _arranged("experiment=tab6_transfer", f"scale={scale}")[1].grid["transfer.targets"]
+        for scale in ("cpu", "paper")
+    )
+    assert "[t2dv2.cta]" in small
+    assert "[semtab19.cta]" in large
+    assert len(small) == len(large) == 6
 
 
 def test_swept_values_of_a_job() -> None:

@@ -70,7 +70,7 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
     every = parsed + _parse(added)
     grid = {_key(o): [_value(text) for text in o.sweep_string_iterator()] for o in every if o.is_sweep_override()}
     identity = [o for o in (*overrides, *added) if not o.startswith("sweep=")]
-    folder = Path("outputs/sweeps") / directory_name(identity, CONTROL)
+    folder = Path("outputs/sweeps") / directory_name(identity, CONTROL, ("experiment", *grid))
     extra = ["hydra.sweeper.params=null"] if params else []
     extra += ["hydra/launcher=basic"] if dry else []
     if "hydra.sweep.dir" in given:

@@ -232,7 +232,7 @@ def _sampled(job: Job) -> tuple[list[str], list[str], NDArray[np.float32]]:
     for folder in sorted((job.folder / "artifacts").glob("index.*")):
         known = [str(text) for text in pq.read_table(folder / "texts.parquet").column(0).to_pylist()]
         found = next(iter(load_file(folder / "vectors.safetensors").values()))
-        picks = np.unique(np.linspace(0, len(known) - 1, min(_SAMPLE, len(known))).astype(int)) if known else []
+        picks = np.unique(np.linspace(0, len(known) - 1, min(_SAMPLE, len(known))).astype(int))
         units += [folder.name.removeprefix("index.")] * len(picks)
         texts += [known[pick] for pick in picks]
         parts.append(found[picks])

@@ -298,7 +298,7 @@ def _half(values: Sequence[float]) -> float:
 
 
 def _around(values: Sequence[float], half: float) -> tuple[float, float]:
-    return mean(values) - half, mean(values) + half
+    return max(0.0, mean(values) - half), min(100.0, mean(values) + half)
 
 
 def _costs(by_row: Mapping[str, Sequence[Job]]) -> dict[tuple[str, str], float]:
