@@ -129,7 +129,7 @@ def test_published_numbers_belong_to_a_preset_and_to_known_datasets(path: Path) 
         assert number.paper in {"journal", "conference"}
         assert number.source
         assert set(number.datasets) <= datasets
-        assert number.row in labelled or number.row.partition(" (")[0] in labelled
+        assert number.row in labelled
         assert number.value >= 0
         assert number.metric.endswith(("_s", "_gb")) or number.value <= 100
     unique = {(n.paper, n.source, n.task, n.datasets, n.metric, n.row) for n in numbers}

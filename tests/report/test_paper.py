@@ -14,6 +14,7 @@ from meld.report.paper import Column, PaperTable, paper_table
 from meld.report.paper_text import frame, latex, markdown, rich_table
 from meld.report.record import SweepRecord, write_job, write_record
 from meld.report.results import Cost, rows_of, write_costs, write_json, write_results
+from meld.report.status import has_failed
 from meld.report.sweep import build
 from meld.types import Score
 
@@ -217,3 +218,10 @@ def test_nothing_finished_draws_nothing(tmp_path: Path) -> None:
     table = _table(tmp_path)
     assert (table.rows, table.missing) == ({"1": "k=1", "2": "k=2"}, ("1", "2"))
     assert draw(table) is None
+
+
+def test_failed_and_killed_jobs_are_seen_whoever_ran_them(tmp_path: Path) -> None:
+    write_json(tmp_path / "a" / "status.json", {"state": "done"})
+    assert not has_failed(tmp_path)
+    write_json(tmp_path / "b" / "status.json", {"state": "failed", "error": "x"})
+    assert has_failed(tmp_path)
