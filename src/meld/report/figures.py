@@ -131,7 +131,13 @@ def heat_map(table: PaperTable) -> Figure | None:
     from matplotlib.figure import Figure
 
     experts = [str(expert) for expert in found[0]["experts"]]
-    units = [unit for unit in experts if all(unit in routing["units"] for routing in found)]
+    # A withheld unit has no expert, and a router that weighs layer by layer gives no weights per query.
+    weighed = [{unit for unit, line in routing["units"].items() if "mean_weights" in line} for routing in found]
+    units = sorted(
+        set.intersection(*weighed), key=lambda unit: (unit not in experts, [*experts, unit].index(unit), unit)
+    )
+    if not units:
+        return None
     weights = np.mean([[r["units"][unit]["mean_weights"] for unit in units] for r in found], axis=0)
     size = 0.42 * len(experts) + 2.2
     figure = Figure(figsize=(size + 1.0, size), layout="constrained")
