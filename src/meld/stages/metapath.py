@@ -23,7 +23,7 @@ from meld.stages.paths import Ask, build_steps
 from meld.stages.unit import Questions, Unit
 from meld.types import Query, Sample
 
-VERSION = 2
+VERSION = 3
 
 
 def run(
