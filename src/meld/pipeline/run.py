@@ -48,6 +48,7 @@ def identity(tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, A
     """
     groups = (
         "suite",
+        "variant",
         "encoder",
         "retriever",
         "annotator",

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from meld.errors import UserError
 from meld.report.html import REPORT, Bar, Group, environment, facts, show, write_report
+from meld.report.paper import paper_table
+from meld.report.paper_page import write_paper
+from meld.report.record import SEEDS
 from meld.report.results import RESULTS, Results, Row, find_runs, read_costs, read_results, reading_order
 from meld.report.seeds import over_seeds
 from meld.report.selection import Overlap, overlaps, selected_ids
@@ -21,7 +24,6 @@ if TYPE_CHECKING:
 
 MARKDOWN = "comparison.md"
 CSV = "comparison.csv"
-SEEDS = ("seed", "data_seed")
 _ABSENT = "–"
 
 
@@ -108,8 +110,8 @@ class Comparison:
 def build(directory: Path) -> Path:
     """Rebuild the report of a run directory, or the comparison of a sweep directory.
 
-    A sweep directory gets ``report.html``, ``comparison.md`` and ``comparison.csv``; the reports of its runs are left
-    alone.
+    A sweep directory gets ``report.html``, ``comparison.md`` and ``comparison.csv``, and where it is known what was
+    swept, the files of its table (``paper_page.py``); the reports of its runs are left alone.
 
     Returns:
         The path of ``report.html``.
@@ -128,9 +130,12 @@ def build(directory: Path) -> Path:
             where=str(directory),
             fix=f"`meld status {directory}` tells what is unfinished; the run's own command continues it",
         )
+    table = paper_table(directory)
     comparison = compare(directory, folders)
     (directory / MARKDOWN).write_text(markdown(comparison), encoding="utf-8")
     frame(comparison).to_csv(directory / CSV, index=False, lineterminator="\n")
+    if table is not None:
+        return write_paper(directory, table, job_states(directory))
     path = directory / REPORT
     agreement = _agreement(directory, comparison)
     path.write_text(render(comparison, directory.resolve().name, job_states(directory), agreement), encoding="utf-8")
