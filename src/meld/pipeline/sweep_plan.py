@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from meld.config.validate import STAGES
 from meld.pipeline.dry_run import guess_seconds, past_seconds
@@ -97,7 +98,7 @@ def show_sweep_plan(plans: Sequence[JobPlan], console: Console | None = None) ->
     for plan in plans:
         mine = [p for p in plan.pieces if not p.done and (p.stage, p.key) not in seen]
         seen |= {(p.stage, p.key) for p in plan.pieces}
-        jobs.add_row(plan.name, str(len(plan.pieces)), str(len(mine)), _seconds(mine))
+        jobs.add_row(Text(plan.name), str(len(plan.pieces)), str(len(mine)), _seconds(mine))
     console.print(jobs)
     new = [piece for piece in pieces.values() if not piece.done]
     alone = sum(not piece.done for plan in plans for piece in plan.pieces)
