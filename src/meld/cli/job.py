@@ -24,7 +24,7 @@ from meld.config.validate import validate
 from meld.errors import UserError
 from meld.report.console import costs_table, results_table
 from meld.report.record import write_job
-from meld.report.results import STATUS, read_costs, read_json, read_results, write_json
+from meld.report.results import STATUS, Failure, read_costs, read_json, read_results, write_json
 
 if TYPE_CHECKING:
     from meld.pipeline.sweep_plan import JobPlan
@@ -35,7 +35,7 @@ class Outcome:
     """What came of the jobs of one command.
 
     Attributes:
-        failed: How many jobs failed, as far as they ran in this process.
+        failed: How many jobs failed, in whole or in some units, as far as they ran in this process.
         error: What made a single run fail.
         plans: What the jobs of a sweep would do, if it was a dry run.
     """
@@ -62,7 +62,7 @@ def hydra_entry(command: str, multirun: bool, swept: tuple[str, ...] = ()) -> Ou
         folder = Path(context.runtime.output_dir)
         if not multirun:
             try:
-                run_job(config, folder, command, None)
+                outcome.failed += bool(run_job(config, folder, command, None))
             except Exception as error:
                 # Raised once Hydra is done: it would print a line of its own about it.
                 outcome.error = error
@@ -75,7 +75,7 @@ def hydra_entry(command: str, multirun: bool, swept: tuple[str, ...] = ()) -> Ou
                 outcome.plans.append(plan_job(config, folder.name, values))
                 return
             write_job(folder, values)
-            run_job(config, folder, command, str(context.sweep.dir))
+            outcome.failed += bool(run_job(config, folder, command, str(context.sweep.dir)))
         except Exception as error:
             outcome.failed += 1
             _record_failure(folder, command, error)
@@ -86,7 +86,7 @@ def hydra_entry(command: str, multirun: bool, swept: tuple[str, ...] = ()) -> Ou
     return outcome
 
 
-def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -> None:
+def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -> tuple[Failure, ...]:
     """Validate a composed configuration and carry the run out.
 
     Args:
@@ -94,6 +94,9 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         folder: The run directory.
         command: What the user typed.
         sweep: The sweep's directory; None for a single run.
+
+    Returns:
+        The units that failed while others did not.
 
     Raises:
         UserError: For anything the user can mend.
@@ -105,11 +108,10 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         from meld.pipeline.dry_run import show
         from meld.store.store import Store
 
-        show(tree, Store(Path(tree["paths"]["store"])), console)
-        return
+        return show(tree, Store(Path(tree["paths"]["store"])), console)
     from meld.pipeline.run import execute
 
-    execute(tree, shown, choices, folder, command, console, Path(sweep).name if sweep else None)
+    failures = execute(tree, shown, choices, folder, command, console, Path(sweep).name if sweep else None)
     if tree["until"] in {None, "evaluate", "report"}:
         if sweep is None:
             console.print(results_table(read_results(folder), all_metrics=False))
@@ -121,6 +123,9 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         console.print(
             f"stopped after {tree['until']}; artifacts: {folder / 'artifacts'}", highlight=False, soft_wrap=True
         )
+    if failures:
+        console.print(f"{len(failures)} units failed; the same command tries them again", style="bold red")
+    return failures
 
 
 def plan_job(config: DictConfig, name: str, values: Mapping[str, str]) -> JobPlan:

@@ -8,23 +8,31 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from meld.pipeline.memory import show_memory
 from meld.pipeline.node import Node, Plan
 from meld.pipeline.plan import make_plan
+from meld.report.console import reasons
+from meld.report.results import Failure
 from meld.serializer.prompt import PromptWriter
 from meld.store.store import Store
 
 
-def show(tree: Mapping[str, Any], store: Store, console: Console) -> None:
+def show(tree: Mapping[str, Any], store: Store, console: Console) -> tuple[Failure, ...]:
     """Print what a run would do. Loads data and tokenizers, trains nothing, writes no artifact.
 
     Args:
         tree: The resolved, validated configuration as plain containers.
         store: Where artifacts are.
         console: Where to print.
+
+    Returns:
+        The units that could not be loaded.
     """
     plan = make_plan(tree, store)
+    for names, reason in reasons(plan.failures):
+        console.print(Text(f"{names} would fail: ", style="bold red").append(reason, style="not bold default"))
     nodes = plan.wanted(tree["until"])
     past = past_seconds(store)
     table = Table(title="stages", title_justify="left")
@@ -49,6 +57,7 @@ def show(tree: Mapping[str, Any], store: Store, console: Console) -> None:
     )
     show_memory(tree, plan.backbone, len(plan.experts), console)
     _sample_prompts(plan, console)
+    return plan.failures
 
 
 def past_seconds(store: Store) -> dict[tuple[str, str], float]:

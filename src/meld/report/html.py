@@ -11,11 +11,10 @@ from typing import Any
 
 import jinja2
 
-from meld.report.console import duration
+from meld.report.console import duration, reasons
 from meld.report.results import (
     ENVIRONMENT,
     ROUTING,
-    SELECTION,
     STATUS,
     Cost,
     Costs,
@@ -26,6 +25,7 @@ from meld.report.results import (
     read_results,
     stage_order,
 )
+from meld.report.selection import unit_selections
 
 REPORT = "report.html"
 SAMPLES = 6
@@ -174,6 +174,7 @@ def render_run(run: Path) -> str:
         .render(
             name=run.resolve().name,
             results=results,
+            failures=reasons(results.failures),
             facts=facts(results.config),
             groups=score_groups(results),
             units=_units(results),
@@ -182,7 +183,7 @@ def render_run(run: Path) -> str:
             stages=stage_times(costs) if costs else [],
             artifacts=sorted(costs.stages, key=lambda cost: stage_order(cost.stage)) if costs else [],
             answers=[_answers(path) for path in sorted((run / "predictions").glob("*.parquet"))],
-            selection=_optional(run / SELECTION),
+            selections=unit_selections(run),
             surroundings=_optional(run / ENVIRONMENT),
             status=_optional(run / STATUS),
             config_text=config_file.read_text(encoding="utf-8", errors="replace") if config_file.is_file() else "",
