@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from meld.errors import UserError
 
-_VERBS = ("data", "report", "status")
+_VERBS = ("data", "report", "status", "export", "predict", "doctor")
 
 _HELP = """\
 meld key=value ...        run the pipeline; see the README for recipes
@@ -24,6 +24,9 @@ meld data describe NAME   what is in a dataset: columns, counts, tokens, a query
 meld data check [NAME]    load what is there; label balance, leakage, what is missing and where to get it
 meld report DIR           write the report of a run or sweep directory again and print its results
 meld status DIR           what the jobs of a run or sweep are doing, and how to go on
+meld export RUN DIR       write what a run has learnt as one folder, the bundle
+meld predict DIR FILE     answer the rows of a file with a bundle; meld predict --help
+meld doctor               what this machine can run, and why not
 meld --version
 """
 
@@ -52,6 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return run_data(words[1:])
         if words and words[0] in _VERBS:
+            if words[0] in {"export", "predict", "doctor"}:
+                return _use_verb(words[0], words[1:])
             from meld.cli.verbs import run_verb
 
             return run_verb(words[0], words[1:])
@@ -67,6 +72,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nmeld: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
+
+
+def _use_verb(verb: str, words: list[str]) -> int:
+    """Carry out a verb that uses what a run has learnt, or that looks at the machine."""
+    if verb == "export":
+        from meld.cli.export import export_verb as carry_out
+    elif verb == "predict":
+        from meld.cli.predict import predict_verb as carry_out
+    else:
+        from meld.cli.doctor import doctor_verb as carry_out
+    return carry_out(words)
 
 
 def _run_hydra(words: list[str]) -> int:

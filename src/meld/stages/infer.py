@@ -3,43 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_predictions, save_predictions
-from meld.engine.base import Engine, MixtureModel, TokenWiseEngine
-from meld.metapath.steps import apply_path
-from meld.mixer.combination import Combination
+from meld.engine.base import Engine
 from meld.retriever.cells import evidence_of
-from meld.router.arrow import ArrowRouter
+from meld.retriever.detect import Detector
 from meld.router.base import Router
-from meld.router.load import restrict, usage
-from meld.stages.answering import answer
 from meld.stages.base import Context, read_json, write_json
-from meld.stages.metapath import expert_asker, load_path
-from meld.stages.paths import build_steps, fit_detector
+from meld.stages.metapath import load_path
+from meld.stages.panel import Mixer, Panel, follow_path
+from meld.stages.paths import fit_detector
 from meld.stages.unit import Questions, Unit
 from meld.task.ed import ERROR
 from meld.types import Prediction, Query
 
 VERSION = 3
-
-
-class Mixer(Protocol):
-    """Turns router weights into gates, and says what becomes of the updates of the experts that they choose."""
-
-    mixes: str
-    combination: Combination
-
-    def gates(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Gates of each query, shape (n, experts)."""
-        ...
 
 
 def run_llm(
@@ -76,33 +59,27 @@ def run_llm(
     unit = own.unit
     asked, skipped = split_queries(unit, context.inputs.get("flags"))
     path = tuple(step for step in load_path(context.inputs["metapath"]) if step not in exclude)
-    # Routing reads the query as it was asked: what a path attaches is about the answer, not about the kind of question.
     texts = [unit.query_text(query) for query in asked]
-    asked = _augment(context, questions, others, unit, step_names, path, asked, backbone, lm)
+    asked = follow_path(
+        path,
+        unit,
+        others,
+        questions,
+        {step: folder / "adapter" for step, folder in context.group("init").items()},
+        asked,
+        backbone,
+        lambda: lm,
+        context.progress,
+    )
     adapters, added = _roster(context)
-    if isinstance(router, ArrowRouter):
-        kept = {expert: folder for expert, folder in adapters.items() if expert not in exclude}
-        assert isinstance(engine, TokenWiseEngine)  # validation refuses others
-        model: MixtureModel = engine.open_token_wise(lm, kept, router.top_k, router.temperature)
-        # Which expert a token asked is known layer by layer only, so that an answer names none.
-        gates = np.full((len(asked), len(kept)), 1.0 / len(kept))
-        report: dict[str, Any] = {"experts": list(kept), "queries": len(asked), "path": list(path)}
-        mixes = "weights"
-    else:
-        opened = router.open(context.inputs["route"] / "router", tuple(adapters)[: len(adapters) - len(added)], added)
-        weights = restrict(opened.weights([name] * len(asked), texts, context.progress), tuple(adapters), exclude)
-        gates = mixer.gates(weights) if len(asked) else np.zeros((0, len(adapters)))
-        model = engine.open(lm, adapters, mixer.combination)
-        report = usage(tuple(adapters), weights, gates, path)
-        mixes = mixer.mixes
+    panel = Panel(router, context.inputs["route"] / "router", adapters, added, mixer, engine, lm, exclude)
     try:
-        predictions = answer(own, asked, model, gates, backbone, context.progress, mixes, what=f"answer {name}")
+        found = panel.answer(own, texts, asked, backbone, context.progress)
     finally:
-        model.close()
-    if "mean_weights" not in report:
-        predictions = [replace(prediction, experts=(), weights=()) for prediction in predictions]
-    save_predictions(sorted([*predictions, *skipped], key=lambda p: p.query_id), context.out / "predictions.parquet")
-    write_json(context.out / "routing.json", report)
+        panel.close()
+    predictions = sorted([*found.predictions, *skipped], key=lambda p: p.query_id)
+    save_predictions(predictions, context.out / "predictions.parquet")
+    write_json(context.out / "routing.json", found.usage(path))
 
 
 def _roster(context: Context) -> tuple[dict[str, Path], tuple[Path, ...]]:
@@ -112,33 +89,6 @@ def _roster(context: Context) -> tuple[dict[str, Path], tuple[Path, ...]]:
     adapters = {expert: refined[expert] / "adapter" for expert in experts}
     adapters |= {name: folder / "adapter" for name, folder in sorted(registered.items())}
     return adapters, tuple(folder / "row" for _, folder in sorted(registered.items()))
-
-
-def _augment(
-    context: Context,
-    questions: Mapping[str, Questions],
-    others: Mapping[str, Unit],
-    unit: Unit,
-    step_names: Sequence[str],
-    path: Sequence[str],
-    queries: Sequence[Query],
-    backbone: HuggingFaceBackbone,
-    lm: LanguageModel,
-) -> list[Query]:
-    """Apply the unit's fixed path to its test queries, with the experts that the search used."""
-    adapters = {u: folder / "adapter" for u, folder in context.group("init").items()}
-    needed = [n for n in step_names if n in path]
-    model: MixtureModel | None = None
-    if any(n in adapters for n in needed):
-        from meld.engine.stacked import StackedEngine
-
-        model = StackedEngine().open(lm, adapters)
-    try:
-        ask = None if model is None else expert_asker(questions, model, backbone, context.progress)
-        return apply_path(path, build_steps(needed, unit, others, ask), queries)
-    finally:
-        if model is not None:
-            model.close()
 
 
 def split_queries(unit: Unit, flags: Path | None) -> tuple[list[Query], list[Prediction]]:
@@ -157,12 +107,12 @@ def split_queries(unit: Unit, flags: Path | None) -> tuple[list[Query], list[Pre
         p.query_id.partition("/")[2] for p in load_predictions(flags / "predictions.parquet") if p.output == ERROR
     }
     asked = [q for q in queries if q.id.partition("/")[2] in flagged]
-    skipped = [
-        Prediction(q.id, q.entities[0][q.target or ""], 1.0, status="skipped")
-        for q in queries
-        if q.id.partition("/")[2] not in flagged
-    ]
-    return asked, skipped
+    return asked, [kept_as_it_is(q) for q in queries if q.id.partition("/")[2] not in flagged]
+
+
+def kept_as_it_is(query: Query) -> Prediction:
+    """The answer to data cleaning's question about a cell that error detection has not flagged."""
+    return Prediction(query.id, query.entities[0][query.target or ""], 1.0, status="skipped")
 
 
 def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
@@ -173,10 +123,35 @@ def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
         unit: The unit, annotated.
         depth: Ranked partners per blocking query.
     """
-    name = unit.task.name
     queries = list(unit.data.test)
     context.progress.begin(f"answer {unit.name}", len(queries))
-    if name == "blk" and unit.partners is not None:
+    detector = detector_of(unit)
+    if detector is not None:
+        write_json(context.out / "detector.json", {"threshold": round(detector.threshold, 6)})
+    predictions = answer_encoder(unit, queries, detector, depth)
+    save_predictions(sorted(predictions, key=lambda p: p.query_id), context.out / "predictions.parquet")
+
+
+def detector_of(unit: Unit) -> Detector | None:
+    """The fitted detector of an error-detection unit over one table; None for every other unit."""
+    return fit_detector(unit, unit.cells) if unit.task.name == "ed" and unit.cells is not None else None
+
+
+def answer_encoder(
+    unit: Unit, queries: Sequence[Query], detector: Detector | None = None, depth: int = 10
+) -> list[Prediction]:
+    """Answers of an encoder-only unit.
+
+    Args:
+        unit: The unit, annotated.
+        queries: What is asked.
+        detector: Of an error-detection unit (:func:`detector_of`).
+        depth: Ranked partners per blocking query.
+
+    Returns:
+        One prediction per query, in order.
+    """
+    if unit.task.name == "blk" and unit.partners is not None:
         predictions = []
         for query in queries:
             found = unit.partners.nearest(query.rows[0])[:depth]
@@ -184,8 +159,8 @@ def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
             predictions.append(
                 Prediction(query.id, found[0][0] if found else None, score, options=tuple(ref for ref, _ in found))
             )
-    elif name == "ed" and unit.cells is not None:
-        detector = fit_detector(unit, unit.cells)
+        return predictions
+    if detector is not None and unit.cells is not None:
         features = np.stack([e.features for e in evidence_of(queries, unit.cells)]) if queries else np.zeros((0, 1))
         probabilities = detector.probability(features) if queries else np.zeros(0)
         predictions = []
@@ -193,18 +168,15 @@ def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
             label = detector.label(float(p))
             score = float(p) if label == ERROR else 1.0 - float(p)
             predictions.append(Prediction(query.id, label, round(min(1.0, max(0.0, score)), 6)))
-        write_json(context.out / "detector.json", {"threshold": round(detector.threshold, 6)})
-    else:
-        candidates = unit.candidates(queries)
-        predictions = [
-            Prediction(
-                q.id,
-                c.values[best] if c.values else None,
-                round(float(np.exp(c.log_prior[best])), 6) if c.values else 0.0,
-                "ok" if c.values else "invalid",
-                options=c.values,
-            )
-            for q, c in zip(queries, candidates, strict=True)
-            for best in [int(np.argmax(c.log_prior)) if c.values else 0]
-        ]
-    save_predictions(sorted(predictions, key=lambda p: p.query_id), context.out / "predictions.parquet")
+        return predictions
+    return [
+        Prediction(
+            q.id,
+            c.values[best] if c.values else None,
+            round(float(np.exp(c.log_prior[best])), 6) if c.values else 0.0,
+            "ok" if c.values else "invalid",
+            options=c.values,
+        )
+        for q, c in zip(queries, unit.candidates(queries), strict=True)
+        for best in [int(np.argmax(c.log_prior)) if c.values else 0]
+    ]

@@ -1,0 +1,204 @@
+"""A bundle answers as the run's evaluation did, in every way of asking, and goes on after a kill."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tests.bundle.conftest import Made, meld
+
+from meld.bundle.model import COLUMNS, Model
+from meld.bundle.parts import Parts
+from meld.errors import UserError
+from meld.types import Prediction
+
+UNITS = (
+    "quickstart_products.em",
+    "quickstart_products.blk",
+    "quickstart_people.di",
+    "quickstart_hospitals.ed",
+    "quickstart_hospitals.dc",
+)
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("unit", UNITS)
+def test_predictions_are_those_of_the_evaluation(made: Made, model: Model, unit: str) -> None:
+    rows, expected = made.rows(unit), made.evaluated(unit)
+    found = model.predict(rows, unit=unit, chunk=50, progress=False)
+    assert list(found.index) == list(rows.index)
+    assert tuple(found.columns) == COLUMNS
+    for id_, line in found.iterrows():
+        said = expected[str(id_)]
+        assert (line["prediction"], line["status"]) == (said.output, said.status)
+        assert (line["experts"], line["weights"]) == (said.experts, said.weights)
+        assert line["score"] == pytest.approx(said.score, abs=1e-4)
+
+
+def test_the_shell_says_what_python_says_and_keeps_every_cell(made: Made, model: Model, tmp_path: Path) -> None:
+    rows = made.rows("quickstart_people.di").reset_index(drop=True).drop(columns="target").head(4)
+    rows.insert(0, "kept", ["NA", "06000", "1e5", 'a "b",\nc'])
+    with (tmp_path / "in.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(rows.columns)
+        writer.writerows(rows.itertuples(index=False))
+    done = meld(
+        *("predict", str(made.bundle), "in.csv", "-o", "out.csv", "--task", "di", "--target", "city"), folder=tmp_path
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        written = list(csv.DictReader(file))
+    assert [line["kept"] for line in written] == ["NA", "06000", "1e5", 'a "b",\nc']
+    expected = model.predict(rows, "di", "city", progress=False)
+    assert [line["prediction"] for line in written] == list(expected["prediction"])
+    assert [json.loads(line["experts"]) for line in written] == [list(names) for names in expected["experts"]]
+    assert not (tmp_path / "out.csv.parts").exists()
+
+
+def test_the_order_of_rows_and_a_repeated_index_survive(made: Made, model: Model) -> None:
+    rows = made.rows("quickstart_people.di").head(5)
+    straight = model.predict(rows, "di", progress=False)
+    turned = rows.iloc[::-1].set_axis(["x", "x", "y", "z", "z"])
+    found = model.predict(turned, "di", chunk=2, progress=False)
+    assert list(found.index) == ["x", "x", "y", "z", "z"]
+    assert list(found["prediction"]) == list(straight["prediction"])[::-1]
+
+
+def test_rows_that_no_table_has_are_answered(made: Made, model: Model) -> None:
+    pairs = made.rows("quickstart_products.em").head(2).copy()
+    pairs["left_title"] = ["something nobody sells", "a second thing"]
+    cells = made.rows("quickstart_hospitals.ed").head(3).copy()
+    cells["city"] = "Nowhere"
+    for rows, task in ((pairs, "em"), (cells, "ed"), (cells, "dc")):
+        found = model.predict(rows, task, progress=False)
+        assert set(found["status"]) <= {"ok", "skipped"}
+        assert found["prediction"].notna().all()
+        # What was admitted for these rows leaves nothing behind.
+        again = model.predict(rows.iloc[::-1], task, progress=False)
+        assert list(again["prediction"])[::-1] == list(found["prediction"])
+
+
+def test_match_blocks_then_matches(made: Made, model: Model) -> None:
+    rows = made.rows("quickstart_products.em")
+    left = rows[[c for c in rows if c.startswith("left_")]].rename(columns=lambda c: c.removeprefix("left_")).head(4)
+    right = rows[[c for c in rows if c.startswith("right_")]].rename(columns=lambda c: c.removeprefix("right_"))
+    found = model.match(left, right, candidates=3, progress=False)
+    assert len(found) == 12
+    assert found["left"].value_counts().to_dict() == dict.fromkeys(left.index, 3)
+    assert set(found["right"]) <= set(right.index)
+    assert set(found["prediction"]) <= {"match", "mismatch"}
+    with pytest.raises(UserError, match="title"):
+        model.match(left.drop(columns="title"), right, progress=False)
+
+
+def test_an_answer_is_explained(made: Made, model: Model) -> None:
+    rows = made.rows("quickstart_products.em")
+    said = model.explain(rows.iloc[[0]], "em")
+    answered = model.predict(rows.iloc[[0]], "em", progress=False).iloc[0]
+    assert (said.prediction.output, said.prediction.experts) == (answered["prediction"], answered["experts"])
+    assert said.path == model.opened.paths["quickstart_products.em"]
+    assert sum(share for _, share in said.evidence) == pytest.approx(1.0)
+    assert said.prompt
+    assert said.prediction.experts[0] in str(said)
+
+
+def test_what_does_not_fit_is_named(made: Made, model: Model) -> None:
+    rows = made.rows("quickstart_people.di").drop(columns="target")
+    for wrong, words in (
+        (lambda: model.predict(rows.drop(columns="phone"), "di", "city"), "'phone'"),
+        (lambda: model.predict(rows, "di"), "city, state"),
+        (lambda: model.predict(rows, "di", "name"), "'name'"),
+        (lambda: model.predict(rows, "cta"), "'cta'"),
+        (lambda: model.predict(rows), "Several units"),
+        (lambda: model.predict(rows, unit="quickstart_person.di"), "quickstart_people.di"),
+        (lambda: model.predict(rows.assign(score=1), "di", "city", out="x.csv"), "'score'"),
+    ):
+        with pytest.raises(UserError, match=words):
+            wrong()
+
+
+def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(made: Made, model: Model, tmp_path: Path) -> None:
+    rows = made.rows("quickstart_people.di").reset_index(drop=True).drop(columns="target")
+    many = pd.concat([rows] * 6, ignore_index=True)
+    many.insert(0, "number", [str(i) for i in range(len(many))])
+    many.to_csv(tmp_path / "in.csv", index=False)
+    words = ("predict", str(made.bundle), "in.csv", "-o", "out.csv", "--task", "di", "--target", "city", "--chunk", "2")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "meld", *words], cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL
+    )
+    parts = tmp_path / "out.csv.parts"
+    deadline = time.monotonic() + 240
+    while len(list(parts.glob("0*.parquet"))) < 2 and time.monotonic() < deadline:
+        assert process.poll() is None, "it ended before it could be killed"
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")}
+    assert 2 <= len(kept) < len(many) / 2
+    assert not (tmp_path / "out.csv").exists()
+    other = meld(*words[:-2], "--chunk", "3", folder=tmp_path)
+    assert other.returncode == 2
+    assert b"Another job" in other.stderr
+    assert {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")} == kept
+    done = meld(*words, folder=tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    written = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
+    assert list(written["number"]) == list(many["number"])
+    expected = list(model.predict(rows, "di", "city", progress=False)["prediction"])
+    assert list(written["prediction"]) == expected * 6
+
+
+def test_streams_and_exit_codes(made: Made, tmp_path: Path) -> None:
+    rows = made.rows("quickstart_hospitals.ed").drop(columns="target").head(2)
+    lines = "".join(json.dumps(dict(row)) + "\n" for _, row in rows.iterrows()).encode()
+    done = subprocess.run(
+        [sys.executable, "-m", "meld", "predict", str(made.bundle), "-", "--format", "jsonl", "--out-format", "jsonl"]
+        + ["--task", "ed", "--target", "city"],
+        input=lines,
+        capture_output=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    answers = [json.loads(line) for line in io.BytesIO(done.stdout)]
+    assert [{k: a[k] for k in rows} for a in answers] == [dict(row) for _, row in rows.iterrows()]
+    assert all(answer["prediction"] in {"error", "correct"} for answer in answers)
+    refused = meld("predict", str(made.bundle), "absent.csv", folder=tmp_path)
+    assert refused.returncode == 2
+    assert b"absent.csv" in refused.stderr
+    assert b"Traceback" not in refused.stderr
+
+
+def test_parts_are_whole_or_absent(tmp_path: Path) -> None:
+    parts = Parts(tmp_path / "out.csv", {"rows": 2})
+    parts.write(0, [Prediction("a", "x", 0.5, experts=("e",), weights=(1.0,))])
+    (parts.folder / ".1.77.partial").write_bytes(b"half a file")
+    again = Parts(tmp_path / "out.csv", {"rows": 2})
+    assert again.has(0)
+    assert not again.has(1)
+    assert again.read(0)[0].experts == ("e",)
+    with pytest.raises(UserError, match="Another job"):
+        Parts(tmp_path / "out.csv", {"rows": 3})
+    assert not Parts(tmp_path / "out.csv", {"rows": 3}, restart=True).has(0)
+
+
+def test_numbers_in_frames_are_read_as_they_are_written(made: Made, model: Model) -> None:
+    rows = made.rows("quickstart_people.di").drop(columns="target").head(2)
+    name = next(c for c in rows if c not in {"city", "state"})
+    as_text = model.predict(rows.assign(**{name: ["6000", ""]}), "di", "city", progress=False)
+    as_values = model.predict(
+        rows.assign(**{name: [6000, np.nan]}).astype({name: object}), "di", "city", progress=False
+    )
+    assert list(as_text["score"]) == list(as_values["score"])
