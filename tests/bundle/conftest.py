@@ -64,8 +64,12 @@ class Made:
         found = load_predictions(self.run / "artifacts" / f"infer.{unit}" / "predictions.parquet")
         return {prediction.query_id: prediction for prediction in found}
 
+    def meld(self, *words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+        """The command as a user runs it."""
+        return _meld(*words, folder=folder)
 
-def meld(*words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+
+def _meld(*words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
     """The command as a user runs it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "160"}
     return subprocess.run(
@@ -81,7 +85,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     if before is not None:
         run = Path(before)
     else:
-        done = meld(*TINY, folder=folder)
+        done = _meld(*TINY, folder=folder)
         assert done.returncode == 0, done.stderr.decode()
         run = next((folder / "outputs" / "runs").iterdir())
     return Made(run, export_run(run, folder / "my_bundle"))

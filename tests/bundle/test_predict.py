@@ -11,11 +11,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from tests.bundle.conftest import Made, meld
 
 from meld.bundle.model import COLUMNS, Model
 from meld.bundle.parts import Parts
@@ -34,7 +34,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.parametrize("unit", UNITS)
-def test_predictions_are_those_of_the_evaluation(made: Made, model: Model, unit: str) -> None:
+def test_predictions_are_those_of_the_evaluation(made: Any, model: Model, unit: str) -> None:
     rows, expected = made.rows(unit), made.evaluated(unit)
     found = model.predict(rows, unit=unit, chunk=50, progress=False)
     assert list(found.index) == list(rows.index)
@@ -46,14 +46,14 @@ def test_predictions_are_those_of_the_evaluation(made: Made, model: Model, unit:
         assert line["score"] == pytest.approx(said.score, abs=1e-4)
 
 
-def test_the_shell_says_what_python_says_and_keeps_every_cell(made: Made, model: Model, tmp_path: Path) -> None:
+def test_the_shell_says_what_python_says_and_keeps_every_cell(made: Any, model: Model, tmp_path: Path) -> None:
     rows = made.rows("quickstart_people.di").reset_index(drop=True).drop(columns="target").head(4)
     rows.insert(0, "kept", ["NA", "06000", "1e5", 'a "b",\nc'])
     with (tmp_path / "in.csv").open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(rows.columns)
         writer.writerows(rows.itertuples(index=False))
-    done = meld(
+    done = made.meld(
         *("predict", str(made.bundle), "in.csv", "-o", "out.csv", "--task", "di", "--target", "city"), folder=tmp_path
     )
     assert done.returncode == 0, done.stderr.decode()
@@ -66,7 +66,7 @@ def test_the_shell_says_what_python_says_and_keeps_every_cell(made: Made, model:
     assert not (tmp_path / "out.csv.parts").exists()
 
 
-def test_the_order_of_rows_and_a_repeated_index_survive(made: Made, model: Model) -> None:
+def test_the_order_of_rows_and_a_repeated_index_survive(made: Any, model: Model) -> None:
     rows = made.rows("quickstart_people.di").head(5)
     straight = model.predict(rows, "di", progress=False)
     turned = rows.iloc[::-1].set_axis(["x", "x", "y", "z", "z"])
@@ -75,7 +75,7 @@ def test_the_order_of_rows_and_a_repeated_index_survive(made: Made, model: Model
     assert list(found["prediction"]) == list(straight["prediction"])[::-1]
 
 
-def test_rows_that_no_table_has_are_answered(made: Made, model: Model) -> None:
+def test_rows_that_no_table_has_are_answered(made: Any, model: Model) -> None:
     pairs = made.rows("quickstart_products.em").head(2).copy()
     pairs["left_title"] = ["something nobody sells", "a second thing"]
     cells = made.rows("quickstart_hospitals.ed").head(3).copy()
@@ -89,7 +89,7 @@ def test_rows_that_no_table_has_are_answered(made: Made, model: Model) -> None:
         assert list(again["prediction"])[::-1] == list(found["prediction"])
 
 
-def test_match_blocks_then_matches(made: Made, model: Model) -> None:
+def test_match_blocks_then_matches(made: Any, model: Model) -> None:
     rows = made.rows("quickstart_products.em")
     left = rows[[c for c in rows if c.startswith("left_")]].rename(columns=lambda c: c.removeprefix("left_")).head(4)
     right = rows[[c for c in rows if c.startswith("right_")]].rename(columns=lambda c: c.removeprefix("right_"))
@@ -102,7 +102,7 @@ def test_match_blocks_then_matches(made: Made, model: Model) -> None:
         model.match(left.drop(columns="title"), right, progress=False)
 
 
-def test_an_answer_is_explained(made: Made, model: Model) -> None:
+def test_an_answer_is_explained(made: Any, model: Model) -> None:
     rows = made.rows("quickstart_products.em")
     said = model.explain(rows.iloc[[0]], "em")
     answered = model.predict(rows.iloc[[0]], "em", progress=False).iloc[0]
@@ -113,7 +113,7 @@ def test_an_answer_is_explained(made: Made, model: Model) -> None:
     assert said.prediction.experts[0] in str(said)
 
 
-def test_what_does_not_fit_is_named(made: Made, model: Model) -> None:
+def test_what_does_not_fit_is_named(made: Any, model: Model) -> None:
     rows = made.rows("quickstart_people.di").drop(columns="target")
     for wrong, words in (
         (lambda: model.predict(rows.drop(columns="phone"), "di", "city"), "'phone'"),
@@ -128,7 +128,7 @@ def test_what_does_not_fit_is_named(made: Made, model: Model) -> None:
             wrong()
 
 
-def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(made: Made, model: Model, tmp_path: Path) -> None:
+def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(made: Any, model: Model, tmp_path: Path) -> None:
     rows = made.rows("quickstart_people.di").reset_index(drop=True).drop(columns="target")
     many = pd.concat([rows] * 6, ignore_index=True)
     many.insert(0, "number", [str(i) for i in range(len(many))])
@@ -148,11 +148,11 @@ def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(made: Made, model
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")}
     assert 2 <= len(kept) < len(many) / 2
     assert not (tmp_path / "out.csv").exists()
-    other = meld(*words[:-2], "--chunk", "3", folder=tmp_path)
+    other = made.meld(*words[:-2], "--chunk", "3", folder=tmp_path)
     assert other.returncode == 2
     assert b"Another job" in other.stderr
     assert {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")} == kept
-    done = meld(*words, folder=tmp_path)
+    done = made.meld(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
     written = pd.read_csv(tmp_path / "out.csv", dtype=str, keep_default_na=False)
     assert list(written["number"]) == list(many["number"])
@@ -160,12 +160,13 @@ def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(made: Made, model
     assert list(written["prediction"]) == expected * 6
 
 
-def test_streams_and_exit_codes(made: Made, tmp_path: Path) -> None:
+def test_streams_and_exit_codes(made: Any, tmp_path: Path) -> None:
     rows = made.rows("quickstart_hospitals.ed").drop(columns="target").head(2)
     lines = "".join(json.dumps(dict(row)) + "\n" for _, row in rows.iterrows()).encode()
+    words = ["predict", str(made.bundle), "-", "--format", "jsonl", "--out-format", "jsonl"]
+    words += ["--task", "ed", "--target", "city"]
     done = subprocess.run(
-        [sys.executable, "-m", "meld", "predict", str(made.bundle), "-", "--format", "jsonl", "--out-format", "jsonl"]
-        + ["--task", "ed", "--target", "city"],
+        [sys.executable, "-m", "meld", *words],
         input=lines,
         capture_output=True,
         cwd=tmp_path,
@@ -175,7 +176,7 @@ def test_streams_and_exit_codes(made: Made, tmp_path: Path) -> None:
     answers = [json.loads(line) for line in io.BytesIO(done.stdout)]
     assert [{k: a[k] for k in rows} for a in answers] == [dict(row) for _, row in rows.iterrows()]
     assert all(answer["prediction"] in {"error", "correct"} for answer in answers)
-    refused = meld("predict", str(made.bundle), "absent.csv", folder=tmp_path)
+    refused = made.meld("predict", str(made.bundle), "absent.csv", folder=tmp_path)
     assert refused.returncode == 2
     assert b"absent.csv" in refused.stderr
     assert b"Traceback" not in refused.stderr
@@ -194,7 +195,7 @@ def test_parts_are_whole_or_absent(tmp_path: Path) -> None:
     assert not Parts(tmp_path / "out.csv", {"rows": 3}, restart=True).has(0)
 
 
-def test_numbers_in_frames_are_read_as_they_are_written(made: Made, model: Model) -> None:
+def test_numbers_in_frames_are_read_as_they_are_written(made: Any, model: Model) -> None:
     rows = made.rows("quickstart_people.di").drop(columns="target").head(2)
     name = next(c for c in rows if c not in {"city", "state"})
     as_text = model.predict(rows.assign(**{name: ["6000", ""]}), "di", "city", progress=False)
