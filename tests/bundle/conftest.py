@@ -7,14 +7,16 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
 
-from meld.bundle.export import export_run
-from meld.bundle.model import Model, load
 from meld.dataset.io import load_predictions, load_unit
 from meld.types import Prediction
+
+if TYPE_CHECKING:
+    from meld.bundle.model import Model
 
 TINY = (
     "suite=quickstart",
@@ -80,6 +82,8 @@ def _meld(*words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A tiny run over five tasks, exported. ``MELD_TINY_RUN`` names a run made before with the same overrides."""
+    from meld.bundle.export import export_run
+
     before = os.environ.get("MELD_TINY_RUN")
     folder = tmp_path_factory.mktemp("bundle")
     if before is not None:
@@ -94,4 +98,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
 @pytest.fixture(scope="session")
 def model(made: Made) -> Model:
     """The bundle, opened."""
+    from meld.bundle.model import load
+
     return load(made.bundle)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import os
 import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from meld.dataset.table_files import JSON_LINES, PARQUET, read_table
+from meld.dataset.table_files import JSON_LINES, PARQUET, cell_text, read_table
 from meld.errors import UserError
 
 if TYPE_CHECKING:
@@ -100,19 +101,13 @@ def _bytes(frame: DataFrame, kind: Format) -> bytes:
     # With a terminator of \n alone, the writer would leave a carriage return inside a value unquoted.
     writer = csv.writer(text, lineterminator="\r\n")
     writer.writerow(names)
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    writer.writerows([cell_text(value) for value in row] for row in rows)
     return text.getvalue().encode("utf-8")
 
 
 def _json(value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
-    return value.item() if hasattr(value, "item") else value
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, (tuple, list)):
-        return json.dumps(list(value), ensure_ascii=False)
-    return str(value)
+    plain = value.item() if hasattr(value, "item") else value
+    # A missing answer beside others becomes NaN in a column of text.
+    return None if isinstance(plain, float) and math.isnan(plain) else plain
