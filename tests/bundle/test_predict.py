@@ -199,7 +199,6 @@ def test_numbers_in_frames_are_read_as_they_are_written(made: Any, model: Model)
     rows = made.rows("quickstart_people.di").drop(columns="target").head(2)
     name = next(c for c in rows if c not in {"city", "state"})
     as_text = model.predict(rows.assign(**{name: ["6000", ""]}), "di", "city", progress=False)
-    as_values = model.predict(
-        rows.assign(**{name: [6000, np.nan]}).astype({name: object}), "di", "city", progress=False
-    )
+    numbers = pd.Series([6000, np.nan], index=rows.index, dtype=object)  # without it pandas makes 6000.0 of it
+    as_values = model.predict(rows.assign(**{name: numbers}), "di", "city", progress=False)
     assert list(as_text["score"]) == list(as_values["score"])
