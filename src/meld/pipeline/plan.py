@@ -202,7 +202,7 @@ class _Planner:
 
     def index(self, unit: str) -> None:
         def run(context: Context, shop: Workshop) -> None:
-            encode.run_index(context, self.c.encoder)
+            encode.run_index(context, shop.table_embedder(context.inputs["encode"]))
 
         inputs = {"serialize": self.get("serialize", unit), "encode": self.get("encode")}
         self.add("index", unit, encode.INDEX_VERSION, inputs, {"max_length": self.c.encoder.max_length}, run, seed=0)

@@ -85,11 +85,8 @@ class DenseRetriever:
             indexes[target] = (part, ApproximateIndex(part.vectors))
         found = []
         for query, vector in zip(queries, query_vectors, strict=True):
-            part, index = indexes.get((query.target or "") if self.same_target else "", (None, None))
-            if part is None or index is None:
-                found.append(Demonstrations())
-                continue
-            found.append(self._widen(query, vector, part, index))
+            known = indexes.get((query.target or "") if self.same_target else "")
+            found.append(Demonstrations() if known is None else self._widen(query, vector, *known))
         return found
 
     def _widen(

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
 from meld.dataset.io import load_gold, load_predictions, load_unit, save_predictions
-from meld.encoder.vectors import Embedder, Vectors
+from meld.encoder.vectors import Embedder, Memory
 from meld.evaluate.baselines import knn_label, majority, mutual_nn, nearest_name, similarity_lr
 from meld.evaluate.metrics import is_correct, score
 from meld.stages.base import Context, write_json
@@ -29,13 +27,7 @@ def run_baselines(context: Context, embedder: Embedder) -> None:
         embedder: The *untouched* encoder.
     """
     data = load_unit(context.inputs["data"])
-    cache = Vectors([], embedder.embed([]))
-
-    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        nonlocal cache
-        cache = cache.extended(texts, embedder)
-        return cache.get(list(texts))
-
+    embed = Memory(embedder).embed
     made: dict[str, list[Prediction]] = {"majority": majority(data)}
     if data.task in {"em", "sm"}:
         made["similarity_lr"] = similarity_lr(data, embed)
