@@ -26,6 +26,7 @@ from meld.logger.base import LightningSink, MetricLogger, MetricSink
 from meld.pipeline.display import Display
 from meld.pipeline.node import Node, Plan, artifact
 from meld.pipeline.plan import make_plan
+from meld.report.annotation import ANNOTATION
 from meld.report.html import write_report
 from meld.report.results import Cost, Row, rows_of, write_costs, write_environment, write_json, write_results
 from meld.stages.base import Context, read_json
@@ -305,6 +306,8 @@ def _write_run(
                 },
             },
         )
+    annotated = {u: read_json(made[f"evaluate:{u}"] / "annotation.json") for u in plan.units}
+    write_json(folder / ANNOTATION, {"annotator": config.get("annotator", ""), "units": annotated})
     selection = _selection(plan, made)
     if selection:
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})

@@ -15,7 +15,7 @@ from meld.stages.unit import Unit, save_demonstrations
 from meld.task.base import Task
 from meld.types import Query, Sample
 
-VERSION = 2
+VERSION = 3
 
 
 def donors(unit: str, units: tuple[str, ...]) -> tuple[str, ...]:
@@ -67,6 +67,12 @@ def run(
     )
     annotated = annotator.annotate(data, around, list(donated.values()), derive(context.seed, "annotate"))
     samples = annotated.samples
+    reason = annotated.report.get("pseudo", {}).get("reason")
+    if reason and len(samples) == len(data.train) and unit.task.solver == "llm":
+        context.progress.say(
+            f"{data.unit}: annotation adds nothing ({reason}); its expert trains on the {len(samples)} few-shot "
+            "samples alone"
+        )
     save_samples(samples, context.out / "samples.parquet")
     texts = {t for s in samples for t in unit.task.encoder_texts(s.query, unit.serializer.text)}
     missing = sorted(text for text in texts if text not in unit.vectors)

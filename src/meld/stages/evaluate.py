@@ -8,14 +8,15 @@ from dataclasses import asdict
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from meld.dataset.io import load_gold, load_predictions, load_unit, save_predictions
+from meld.dataset.io import load_gold, load_predictions, load_samples, load_unit, save_predictions
 from meld.encoder.vectors import Embedder, Memory
+from meld.evaluate.annotation import annotation_quality
 from meld.evaluate.baselines import knn_label, majority, mutual_nn, nearest_name, similarity_lr
 from meld.evaluate.metrics import is_correct, score
-from meld.stages.base import Context, write_json
+from meld.stages.base import Context, read_json, write_json
 from meld.types import Gold, Prediction, Query, UnitData
 
-VERSION = 2
+VERSION = 3
 BASELINE_VERSION = 2
 
 
@@ -44,10 +45,10 @@ def run_baselines(context: Context, embedder: Embedder) -> None:
 
 
 def run(context: Context, seed: int) -> None:
-    """Write ``scores.json`` (system to scores) and ``predictions.parquet`` with gold and correctness.
+    """Write ``scores.json`` (system to scores), ``predictions.parquet`` with gold, and ``annotation.json``.
 
     Args:
-        context: Inputs ``data``, ``gold``, ``infer``, ``baseline``.
+        context: Inputs ``data``, ``gold``, ``infer``, ``baseline``, ``annotate``.
         seed: Seeds the bootstrap.
     """
     data = load_unit(context.inputs["data"])
@@ -66,6 +67,10 @@ def run(context: Context, seed: int) -> None:
         scores[system] = [asdict(s) for s in score(data.task, kept, gold, dirty, seed, records=records)]
     write_json(context.out / "scores.json", scores)
     _write_predictions(context, data, predictions, gold)
+    samples = load_samples(context.inputs["annotate"] / "samples.parquet")
+    report = read_json(context.inputs["annotate"] / "report.json")
+    report["quality"] = annotation_quality(data.task, samples, data.pool, hidden)
+    write_json(context.out / "annotation.json", report)
 
 
 def _write_predictions(context: Context, data: UnitData, predictions: Sequence[Prediction], gold: Gold) -> None:

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
+from meld.expert.decide import held_out, without
 from meld.expert.lora import LoraExpert
 from meld.metapath.policies import MetaPathPolicy
 from meld.metapath.steps import Step, apply_path
 from meld.seeds import generator
-from meld.stages.base import Context, write_json
+from meld.stages.base import Context, read_json, write_json
 from meld.stages.paths import build_steps
 from meld.stages.unit import Questions, Unit
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 2
+VERSION = 3
 
 
 def run(
@@ -32,7 +34,7 @@ def run(
     lm: LanguageModel,
     trainer: LightningTrainer,
 ) -> None:
-    """Train and write ``adapter/`` (PEFT layout) and ``training.json``.
+    """Train and write ``adapter/`` (PEFT layout), ``training.json`` and ``held_out.json``.
 
     Part of the samples is seen with what the encoder-only steps of the user's seed paths attach, part without
     (``expert.view_dropout``), so that the meta-path search compares paths on an expert that can read both.
@@ -51,8 +53,10 @@ def run(
     unit = questions.unit
     steps = build_steps(step_names, unit, others, ask=None)
     seeds = policy.seeds(unit.task.name, list(steps))
-    samples = limited(unit.samples, expert.max_samples, context.seed)
-    dev = list(unit.data.dev)
+    held = held_out(unit.samples, len(unit.data.dev), expert.min_dev, context.seed)
+    write_json(context.out / "held_out.json", sorted(held))
+    samples = limited(without(unit.samples, held), expert.max_samples, context.seed)
+    dev = checked(unit, context.out)
     if seeds:
         rng = generator(context.seed, "views")
         plain = rng.random(len(samples)) < expert.view_dropout
@@ -73,6 +77,22 @@ def run(
         context.logger("expert"),
     )
     write_json(context.out / "training.json", numbers)
+
+
+def checked(unit: Unit, init: Path) -> list[Sample]:
+    """The questions that decide about a unit's experts and path: dev, and what training left out to fill it up.
+
+    Args:
+        unit: The unit.
+        init: Artifact of *init*, which says what it left out.
+    """
+    held = held_out_ids(init)
+    return [*unit.data.dev, *(s for s in unit.samples if s.id in held)]
+
+
+def held_out_ids(init: Path) -> frozenset[str]:
+    """Ids of the labelled samples that an expert was not trained on."""
+    return frozenset(read_json(init / "held_out.json"))
 
 
 def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
