@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from meld.errors import UserError
 from meld.retriever.base import Demonstrations
+from meld.retriever.extras import need
 from meld.retriever.ranking import Corpus, ranked
 from meld.text import words
 from meld.types import Query, Sample
@@ -26,11 +26,15 @@ class Bm25Retriever:
         b: How much a long text is discounted, 0 to 1.
         same_target: Only samples that ask about the same attribute demonstrate (imputation, cleaning).
         max_similarity: Samples whose vectors are more similar than this count as near-duplicates and are passed over.
+
+    Raises:
+        UserError: If bm25s is not installed.
     """
 
     def __init__(
         self, n_demos: int, k1: float = 1.5, b: float = 0.75, same_target: bool = True, max_similarity: float = 0.999
     ) -> None:
+        need("bm25s", "bm25", "retriever=dense")
         self.n_demos = n_demos
         self.k1 = k1
         self.b = b
@@ -66,20 +70,11 @@ class Bm25:
         documents: Words of each document.
         k1: Saturation of repeated words.
         b: Discount of long documents.
-
-    Raises:
-        UserError: If bm25s is not installed.
     """
 
     def __init__(self, documents: Sequence[Sequence[str]], k1: float, b: float) -> None:
-        try:
-            import bm25s
-        except ImportError as error:
-            raise UserError(
-                "Lexical retrieval needs bm25s, which is not installed.",
-                where="retriever",
-                fix="pip install 'meld-dp[bm25]', or retriever=dense",
-            ) from error
+        import bm25s
+
         # The library sets its own logger to debug level when it is imported.
         logging.getLogger("bm25s").setLevel(logging.WARNING)
         self._n = len(documents)

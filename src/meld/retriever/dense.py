@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from meld.errors import ConfigError
 from meld.retriever.base import Demonstrations
+from meld.retriever.extras import need
 from meld.retriever.nearest import ApproximateIndex
 from meld.retriever.ranking import Corpus, ranked
 from meld.types import Query, Sample
@@ -27,6 +28,7 @@ class DenseRetriever:
 
     Raises:
         ConfigError: For another index.
+        UserError: If faiss is wanted and not installed.
     """
 
     def __init__(
@@ -42,6 +44,8 @@ class DenseRetriever:
                 where="retriever.index",
                 fix="retriever.index=exact or retriever.index=faiss",
             )
+        if index == "faiss":
+            need("faiss", "faiss", "retriever.index=exact")
         self.n_demos = n_demos
         self.same_target = same_target
         self.max_similarity = max_similarity

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from meld.retriever.base import Demonstrations
 from meld.retriever.bm25 import Bm25, query_words
+from meld.retriever.extras import need
 from meld.retriever.ranking import Corpus, ranked
 from meld.types import Query, Sample
 
@@ -26,6 +27,9 @@ class HybridRetriever:
         b: BM25's discount of long texts, 0 to 1.
         same_target: Only samples that ask about the same attribute demonstrate (imputation, cleaning).
         max_similarity: Samples more similar than this count as near-duplicates of the query and are passed over.
+
+    Raises:
+        UserError: If bm25s is not installed.
     """
 
     def __init__(
@@ -37,6 +41,7 @@ class HybridRetriever:
         same_target: bool = True,
         max_similarity: float = 0.999,
     ) -> None:
+        need("bm25s", "bm25", "retriever=dense")
         self.n_demos = n_demos
         self.constant = constant
         self.k1 = k1

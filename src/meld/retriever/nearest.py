@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meld.errors import UserError
-
 _LINKS = 32
 """Neighbours of each node in the graph."""
 
@@ -21,20 +19,11 @@ class ApproximateIndex:
 
     Args:
         vectors: Shape (m, d), unit vectors.
-
-    Raises:
-        UserError: If faiss is not installed.
     """
 
     def __init__(self, vectors: NDArray[np.float32]) -> None:
-        try:
-            import faiss
-        except ImportError as error:
-            raise UserError(
-                "retriever.index=faiss needs faiss, which is not installed.",
-                where="retriever.index",
-                fix="pip install 'meld-dp[faiss]', or retriever.index=exact",
-            ) from error
+        import faiss
+
         # The order in which several threads insert would change the graph, and with it what is found.
         faiss.omp_set_num_threads(1)
         self._index: Any = faiss.IndexHNSWFlat(vectors.shape[1], _LINKS, faiss.METRIC_INNER_PRODUCT)

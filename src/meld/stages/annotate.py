@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from meld.annotator.base import Annotator, Surroundings
+from meld.annotator.base import Annotator, Surroundings, nothing_added
 from meld.dataset.io import load_unit, save_samples
 from meld.encoder.vectors import Embedder, Vectors
 from meld.retriever.base import Retriever
@@ -67,12 +67,9 @@ def run(
     )
     annotated = annotator.annotate(data, around, list(donated.values()), derive(context.seed, "annotate"))
     samples = annotated.samples
-    reason = annotated.report.get("pseudo", {}).get("reason")
-    if reason and len(samples) == len(data.train) and unit.task.solver == "llm":
-        context.progress.say(
-            f"{data.unit}: annotation adds nothing ({reason}); its expert trains on the {len(samples)} few-shot "
-            "samples alone"
-        )
+    message = nothing_added(data, annotated)
+    if message and unit.task.solver == "llm":
+        context.progress.say(message)
     save_samples(samples, context.out / "samples.parquet")
     texts = {t for s in samples for t in unit.task.encoder_texts(s.query, unit.serializer.text)}
     missing = sorted(text for text in texts if text not in unit.vectors)
