@@ -436,7 +436,8 @@ class _Planner:
         config = {"weights": self.weights["encoder"], "max_length": self.c.encoder.max_length}
         simple = self.add("baseline", unit, evaluate.BASELINE_VERSION, data, config, baselines, seed=0)
         inputs = {**data, "gold": self.get("gold", unit), "infer": self.get("infer", unit), "baseline": simple}
-        inputs["annotate"] = self.get("annotate", unit)
+        if f"annotate:{unit}" in self.nodes:
+            inputs["annotate"] = self.get("annotate", unit)
         # The bootstrap's seed does not depend on the run's, so that intervals of several seeds are comparable.
         self.add("evaluate", unit, evaluate.VERSION, inputs, {}, run, seed=derive("bootstrap", unit))
 

@@ -306,7 +306,8 @@ def _write_run(
                 },
             },
         )
-    annotated = {u: read_json(made[f"evaluate:{u}"] / "annotation.json") for u in plan.units}
+    reports = {u: made[f"evaluate:{u}"] / "annotation.json" for u in plan.units}
+    annotated = {u: read_json(path) for u, path in reports.items() if path.is_file()}
     write_json(folder / ANNOTATION, {"annotator": config.get("annotator", ""), "units": annotated})
     selection = _selection(plan, made)
     if selection:

@@ -48,7 +48,7 @@ def run(context: Context, seed: int) -> None:
     """Write ``scores.json`` (system to scores), ``predictions.parquet`` with gold, and ``annotation.json``.
 
     Args:
-        context: Inputs ``data``, ``gold``, ``infer``, ``baseline``, ``annotate``.
+        context: Inputs ``data``, ``gold``, ``infer``, ``baseline`` and, for a unit that was annotated, ``annotate``.
         seed: Seeds the bootstrap.
     """
     data = load_unit(context.inputs["data"])
@@ -67,10 +67,11 @@ def run(context: Context, seed: int) -> None:
         scores[system] = [asdict(s) for s in score(data.task, kept, gold, dirty, seed, records=records)]
     write_json(context.out / "scores.json", scores)
     _write_predictions(context, data, predictions, gold)
-    samples = load_samples(context.inputs["annotate"] / "samples.parquet")
-    report = read_json(context.inputs["annotate"] / "report.json")
-    report["quality"] = annotation_quality(data.task, samples, data.pool, hidden)
-    write_json(context.out / "annotation.json", report)
+    if "annotate" in context.inputs:
+        samples = load_samples(context.inputs["annotate"] / "samples.parquet")
+        report = read_json(context.inputs["annotate"] / "report.json")
+        report["quality"] = annotation_quality(data.task, samples, data.pool, hidden)
+        write_json(context.out / "annotation.json", report)
 
 
 def _write_predictions(context: Context, data: UnitData, predictions: Sequence[Prediction], gold: Gold) -> None:
