@@ -24,7 +24,7 @@ from meld.stages.unit import Questions, Unit
 from meld.task.ed import ERROR
 from meld.types import Prediction, Query
 
-VERSION = 2
+VERSION = 3
 
 
 class Mixer(Protocol):

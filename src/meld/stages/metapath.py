@@ -24,7 +24,7 @@ from meld.stages.paths import Ask, build_steps
 from meld.stages.unit import Questions, Unit
 from meld.types import Query, Sample
 
-VERSION = 3
+VERSION = 4
 
 
 def run(

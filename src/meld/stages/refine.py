@@ -21,7 +21,7 @@ from meld.stages.unit import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 3
+VERSION = 4
 
 
 def run(

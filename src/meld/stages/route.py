@@ -19,7 +19,7 @@ from meld.stages.unit import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 2
+VERSION = 3
 
 _WRONG_OPTIONS = 7
 """Wrong candidates beside the label of an open question; the likeliest ones, for they tell experts apart."""
