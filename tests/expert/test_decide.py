@@ -67,7 +67,11 @@ def test_held_out_questions(samples: list[Sample], n_dev: int, wanted: int, seed
     taken = held_out(samples, n_dev, wanted, seed)
     labelled = {s.id: s for s in samples if s.provenance == "labelled"}
     assert taken <= labelled.keys()
-    assert len(taken) <= max(0, wanted - n_dev)
+    groups: dict[tuple[str, ...], int] = {}
+    for sample in labelled.values():
+        key = sample.query.rows or (sample.id,)
+        groups[key] = groups.get(key, 0) + 1
+    assert len(taken) < max(1, wanted - n_dev + max(groups.values(), default=0))
     assert len(taken) <= len(labelled) / 4
     assert taken == held_out(samples, n_dev, wanted, seed)
     rest = without(samples, taken)

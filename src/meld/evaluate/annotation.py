@@ -24,15 +24,15 @@ def annotation_quality(task: str, samples: Sequence[Sample], pool: Sequence[Quer
 
     Returns:
         By provenance (``labelled`` is left out): ``count``, ``checked`` (those a hidden label covers), ``right``,
-        ``precision`` (None if none is checked), mean ``confidence``, and ``by_label`` with the same of each label where
-        there are at most five labels.
+        ``precision`` (None if none is checked), mean ``confidence``, and for binary tasks ``by_label`` with the same of
+        each label.
     """
     by_rows = {query.rows: gold[query.id] for query in pool if task == "em" and query.id in gold}
     parts: dict[str, list[tuple[Sample, bool | None]]] = {}
     for sample in samples:
         if sample.provenance != "labelled":
             parts.setdefault(sample.provenance, []).append((sample, _right(task, sample, gold, by_rows)))
-    return {provenance: _summary(found, detailed=True) for provenance, found in sorted(parts.items())}
+    return {provenance: _summary(found, task in {"em", "sm", "ed"}) for provenance, found in sorted(parts.items())}
 
 
 def _right(task: str, sample: Sample, gold: Gold, by_rows: Mapping[tuple[str, ...], tuple[str, ...]]) -> bool | None:
@@ -51,7 +51,7 @@ def _summary(found: Sequence[tuple[Sample, bool | None]], detailed: bool) -> dic
         "precision": round(sum(known) / len(known), 6) if known else None,
         "confidence": round(sum(sample.confidence for sample, _ in found) / len(found), 6),
     }
-    if detailed and 1 < len(labels) <= 5:
+    if detailed and len(labels) > 1:
         summary["by_label"] = {
             label: _summary([pair for pair in found if pair[0].label == label], detailed=False) for label in labels
         }

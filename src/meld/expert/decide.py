@@ -58,8 +58,8 @@ def judge(before: NDArray[np.float64], after: NDArray[np.float64], tolerance: fl
 def held_out(samples: Sequence[Sample], n_dev: int, wanted: int, seed: int) -> frozenset[str]:
     """Ids of labelled samples that join a dev set that is too small, and that no expert of the unit is trained on.
 
-    Questions about the same records go together, and labels take turns, so that the rare one is among them. At most a
-    quarter of the labelled samples is taken, however small dev is.
+    Questions about the same records go together (so there may be a few more than wanted), and labels take turns, so
+    that the rare one is among them. At most a quarter of the labelled samples is taken, however small dev is.
 
     Args:
         samples: X_i; only ``labelled`` ones are taken.
@@ -68,7 +68,7 @@ def held_out(samples: Sequence[Sample], n_dev: int, wanted: int, seed: int) -> f
         seed: Seeds the draw.
     """
     labelled = [s for s in samples if s.provenance == "labelled"]
-    room = min(wanted - n_dev, int(_LARGEST_SHARE * len(labelled)))
+    missing, most = wanted - n_dev, int(_LARGEST_SHARE * len(labelled))
     groups: dict[tuple[str, ...], list[Sample]] = {}
     for sample in labelled:
         groups.setdefault(_records(sample), []).append(sample)
@@ -81,7 +81,7 @@ def held_out(samples: Sequence[Sample], n_dev: int, wanted: int, seed: int) -> f
     taken: list[str] = []
     for turn, label in turns:
         group = queues[label][turn]
-        if len(taken) + len(group) <= room:
+        if len(taken) < missing and len(taken) + len(group) <= most:
             taken += [sample.id for sample in group]
     return frozenset(taken)
 
