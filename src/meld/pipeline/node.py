@@ -10,6 +10,7 @@ from typing import Any
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.config.validate import STAGES
 from meld.pipeline.workshop import Workshop
+from meld.report.results import Failure
 from meld.stages.base import Context
 from meld.store.store import Store
 from meld.trainer.fit import LightningTrainer
@@ -22,10 +23,32 @@ PART_OF = {
     "features": "select",
     "influence": "select",
     "pick": "select",
+    "register": "route",
     "gold": "evaluate",
     "baseline": "evaluate",
 }
 """Artifacts that belong to a stage of the chain under a name of their own."""
+
+
+ORDER = (
+    "data",
+    "serialize",
+    "encode",
+    "index",
+    "annotate",
+    "init",
+    "metapath",
+    "features",
+    "influence",
+    "pick",
+    "refine",
+    "route",
+    "infer",
+    "gold",
+    "baseline",
+    "evaluate",
+)
+"""Kinds of artifacts in the order in which a unit goes through them; a unit that fails at one has none from it on."""
 
 
 @dataclass(frozen=True)
@@ -69,14 +92,16 @@ class Plan:
 
     Attributes:
         nodes: Inputs come before the nodes that read them.
-        units: The units, in the order of the suite.
-        experts: Units with an expert.
+        units: The units that are answered, in the order of the suite; with masking the targets alone.
+        experts: Those of them that experts answer.
         synthetic: Datasets that the project made itself.
         workshop: Shared models.
         trainer: Fits modules.
         backbone: The experts' base model.
         notes: What loading the data had to handle.
         load_data: Loads a unit's visible data without the store.
+        failures: Units that are left out, and why.
+        without: The plan in which one more unit is left out, from the stage at which it failed.
     """
 
     nodes: tuple[Node, ...]
@@ -88,6 +113,14 @@ class Plan:
     backbone: HuggingFaceBackbone
     notes: tuple[str, ...]
     load_data: Callable[[str], UnitData]
+    failures: tuple[Failure, ...]
+    without: Callable[[Failure], Plan]
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The units that come to be scored: those that have not failed."""
+        failed = {failure.unit for failure in self.failures}
+        return tuple(unit for unit in self.units if unit not in failed)
 
     def node(self, id_: str) -> Node:
         """The node with an id."""

@@ -12,11 +12,10 @@ from typing import Any
 import jinja2
 
 from meld.report.annotation import ANNOTATION, annotation_lines
-from meld.report.console import duration
+from meld.report.console import duration, reasons
 from meld.report.results import (
     ENVIRONMENT,
     ROUTING,
-    SELECTION,
     STATUS,
     Cost,
     Costs,
@@ -27,6 +26,7 @@ from meld.report.results import (
     read_results,
     stage_order,
 )
+from meld.report.selection import unit_selections
 
 REPORT = "report.html"
 SAMPLES = 6
@@ -175,6 +175,7 @@ def render_run(run: Path) -> str:
         .render(
             name=run.resolve().name,
             results=results,
+            failures=reasons(results.failures),
             facts=facts(results.config),
             groups=score_groups(results),
             units=_units(results),
@@ -183,7 +184,7 @@ def render_run(run: Path) -> str:
             stages=stage_times(costs) if costs else [],
             artifacts=sorted(costs.stages, key=lambda cost: stage_order(cost.stage)) if costs else [],
             answers=[_answers(path) for path in sorted((run / "predictions").glob("*.parquet"))],
-            selection=_optional(run / SELECTION),
+            selections=unit_selections(run),
             annotation=annotation_lines(_optional(run / ANNOTATION)),
             surroundings=_optional(run / ENVIRONMENT),
             status=_optional(run / STATUS),
@@ -291,11 +292,20 @@ def _routing(content: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     experts = [str(expert) for expert in content["experts"]]
     lines = []
+    if not content.get("per_query", True):
+        return {"experts": experts, "lines": [], "most": 0.0, "load": [], "balance": {}, "per_query": False}
     for unit, line in sorted(content["units"].items()):
         weights = [float(weight) for weight in line["mean_weights"]]
         if len(weights) == len(experts):
             lines.append({"unit": str(unit), "weights": weights, "entropy": float(line["entropy"])})
-    return {"experts": experts, "lines": lines, "most": math.log(len(experts)) if len(experts) > 1 else 0.0}
+    return {
+        "experts": experts,
+        "lines": lines,
+        "most": math.log(len(experts)) if len(experts) > 1 else 0.0,
+        "load": [float(share) for share in content.get("load", ())],
+        "balance": dict(content.get("balance", {})),
+        "per_query": True,
+    }
 
 
 def _answers(path: Path) -> Answers:

@@ -22,6 +22,9 @@ from meld.types import Sample
 
 VERSION = 4
 
+HELD_OUT = "held_out.json"
+"""Ids of the labelled samples that no training of the unit's experts reads."""
+
 
 def run(
     context: Context,
@@ -50,19 +53,8 @@ def run(
         lm: The frozen base model.
         trainer: Fits the module.
     """
-    unit = questions.unit
-    steps = build_steps(step_names, unit, others, ask=None)
-    seeds = policy.seeds(unit.task.name, list(steps))
-    held = held_out(unit.samples, len(unit.data.dev), expert.min_dev, context.seed)
-    write_json(context.out / "held_out.json", sorted(held))
-    samples = limited(without(unit.samples, held), expert.max_samples, context.seed)
-    dev = checked(unit, context.out)
-    if seeds:
-        rng = generator(context.seed, "views")
-        plain = rng.random(len(samples)) < expert.view_dropout
-        shown = with_path(samples, seeds[0], steps)
-        samples = [s if bare else seen for s, seen, bare in zip(samples, shown, plain, strict=True)]
-        dev = with_path(dev, seeds[0], steps)
+    samples, dev, held = first_samples(questions, others, step_names, policy, expert, context.seed)
+    write_json(context.out / HELD_OUT, sorted(held))
     numbers = expert.fit(
         lm,
         backbone.lora_targets,
@@ -72,27 +64,61 @@ def run(
         context.work,
         trainer,
         context.seed,
-        f"train {unit.name}",
+        f"train {questions.unit.name}",
         context.progress,
         context.logger("expert"),
     )
     write_json(context.out / "training.json", numbers)
 
 
-def checked(unit: Unit, init: Path) -> list[Sample]:
+def checked(unit: Unit, held: frozenset[str]) -> list[Sample]:
     """The questions that decide about a unit's experts and path: dev, and what training left out to fill it up.
 
     Args:
         unit: The unit.
-        init: Artifact of *init*, which says what it left out.
+        held: What *init* left out.
     """
-    held = held_out_ids(init)
     return [*unit.data.dev, *(s for s in unit.samples if s.id in held)]
 
 
 def held_out_ids(init: Path) -> frozenset[str]:
     """Ids of the labelled samples that an expert was not trained on."""
-    return frozenset(read_json(init / "held_out.json"))
+    return frozenset(read_json(init / HELD_OUT))
+
+
+def first_samples(
+    questions: Questions,
+    others: Mapping[str, Unit],
+    step_names: Sequence[str],
+    policy: MetaPathPolicy,
+    expert: LoraExpert,
+    seed: int,
+) -> tuple[list[Sample], list[Sample], frozenset[str]]:
+    """What a unit's expert is initialised on, and the questions that decide about it, as the seed paths show both.
+
+    The third are the ids of labelled samples that were moved from the former to the latter, where dev is small.
+
+    Args:
+        questions: The unit's questions.
+        others: Units behind encoder-only steps.
+        step_names: Those units' names.
+        policy: Knows the seed paths.
+        expert: Limits the samples, and says which share of them is seen bare.
+        seed: Seeds both.
+    """
+    unit = questions.unit
+    steps = build_steps(step_names, unit, others, ask=None)
+    seeds = policy.seeds(unit.task.name, list(steps))
+    held = held_out(unit.samples, len(unit.data.dev), expert.min_dev, seed)
+    samples = limited(without(unit.samples, held), expert.max_samples, seed)
+    dev = checked(unit, held)
+    if seeds:
+        rng = generator(seed, "views")
+        plain = rng.random(len(samples)) < expert.view_dropout
+        shown = with_path(samples, seeds[0], steps)
+        samples = [s if bare else seen for s, seen, bare in zip(samples, shown, plain, strict=True)]
+        dev = with_path(dev, seeds[0], steps)
+    return samples, dev, held
 
 
 def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:

@@ -58,8 +58,8 @@ def run(
             {n: questions[n].unit for n in step_names},
             expert_asker(questions, model, backbone, context.progress),
         )
-        origin = context.inputs[f"init:{name}"]
-        dev = checked(unit, origin)
+        held = held_out_ids(context.inputs[f"init:{name}"])
+        dev = checked(unit, held)
         useful = [n for n, step in steps.items() if any(step.applies(s.query) for s in (*dev, *unit.samples))]
         gates = own_gates(model.experts, name, len(dev))
         lessons_of: dict[tuple[str, ...], float] = {}
@@ -71,7 +71,7 @@ def run(
             return lessons_of[path]
 
         found = policy.search(unit.task.name, useful, evaluate)
-        samples = with_path(without(unit.samples, held_out_ids(origin)), found.path, steps)
+        samples = with_path(without(unit.samples, held), found.path, steps)
         save_samples(samples, context.out / "samples.parquet")
         save_samples(with_path(dev, found.path, steps), context.out / "dev.parquet")
         counts = {}

@@ -24,6 +24,7 @@ from meld.retriever.prior import UNKNOWN, ConditionalLogit, pair_features, repai
 from meld.retriever.spans import SpanCandidates, choice_features
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
+from meld.task.ave import ABSENT
 from meld.task.base import Task
 from meld.task.di import value_text
 from meld.task.em import MATCH
@@ -42,6 +43,8 @@ class Unit:
         index: Artifact of the index.
         annotate: Artifact of *annotate*; None before that stage.
         embedder: Opens the trained encoder, for texts that nobody has embedded yet.
+        lenders: Units of the same task that a unit without labels of its own learns from (masked settings): their
+            samples are its demonstrations and fit its evidence priors.
     """
 
     def __init__(
@@ -53,8 +56,10 @@ class Unit:
         index: Path,
         annotate: Path | None,
         embedder: Callable[[], Embedder],
+        lenders: Sequence[Unit] = (),
     ) -> None:
         self.name = name
+        self.lenders = tuple(lenders)
         self.task = task
         self.serializer = serializer
         self._paths = {"data": data, "index": index, "annotate": annotate}
@@ -100,8 +105,13 @@ class Unit:
 
     @cached_property
     def sample_by_id(self) -> dict[str, Sample]:
-        """Annotated samples by id."""
-        return {sample.id: sample for sample in self.samples}
+        """Annotated samples by id, lent ones included."""
+        return {sample.id: sample for unit in (*self.lenders, self) for sample in unit.samples}
+
+    @property
+    def _teachers(self) -> tuple[Unit, ...]:
+        """Units whose labels fit the evidence priors: the unit itself, or those that lend theirs to it."""
+        return self.lenders or (self,)
 
     @cached_property
     def partners(self) -> Partners | None:
@@ -139,11 +149,12 @@ class Unit:
     def _choice_prior(self) -> ConditionalLogit:
         """Fitted on labelled cells and their candidate entities."""
         groups, chosen = [], []
-        for sample in self.samples:
-            options = sample.query.options
-            if sample.provenance == "labelled" and sample.label in options and len(options) > 1:
-                groups.append(self._choices(sample.query))
-                chosen.append(options.index(sample.label))
+        for teacher in self._teachers:
+            for sample in teacher.samples:
+                options = sample.query.options
+                if sample.provenance == "labelled" and sample.label in options and len(options) > 1:
+                    groups.append(teacher._choices(sample.query))
+                    chosen.append(options.index(sample.label))
         return ConditionalLogit().fit(groups, chosen, [1.0] * len(groups))
 
     def _choices(self, query: Query) -> NDArray[np.float64]:
@@ -166,7 +177,8 @@ class Unit:
 
     @cached_property
     def _spans(self) -> SpanCandidates:
-        return SpanCandidates([s for s in self.samples if s.provenance != "pseudo"], self._limit)
+        known = [s for teacher in self._teachers for s in teacher.samples if s.provenance != "pseudo"]
+        return SpanCandidates(known, self._limit)
 
     @property
     def _limit(self) -> int:
@@ -180,14 +192,15 @@ class Unit:
     def _fit_repair_prior(self, judged: bool) -> ConditionalLogit:
         """Fitted on labelled cells and corrupted ones; pseudo-labels follow the same evidence and teach nothing."""
         groups, chosen, weights = [], [], []
-        for sample in self.samples:
-            if sample.provenance == "pseudo":
-                continue
-            values, features = self._repairs(sample.query, judged)
-            if sample.label in values and len(values) > 1:
-                groups.append(features)
-                chosen.append(values.index(sample.label))
-                weights.append(sample.confidence)
+        for teacher in self._teachers:
+            for sample in teacher.samples if teacher.cells is not None else ():
+                if sample.provenance == "pseudo":
+                    continue
+                values, features = teacher._repairs(sample.query, judged)
+                if sample.label in values and len(values) > 1:
+                    groups.append(features)
+                    chosen.append(values.index(sample.label))
+                    weights.append(sample.confidence)
         return ConditionalLogit().fit(groups, chosen, weights)
 
     def _repairs(self, query: Query, judged: bool) -> tuple[tuple[str, ...], NDArray[np.float64]]:
@@ -202,10 +215,12 @@ class Unit:
 
     def _fit_pair_prior(self, linked: bool) -> ConditionalLogit:
         """Fitted on labelled pairs; *mismatch* has no features, so that the features speak for *match*."""
-        labelled = [s for s in self.samples if s.provenance == "labelled"]
-        chosen = [(self.task.options or ()).index(s.label) for s in labelled]
-        groups = [self._pair(s.query, linked) for s in labelled]
-        return ConditionalLogit().fit(groups, chosen, [1.0] * len(labelled))
+        groups, chosen = [], []
+        for teacher in self._teachers:
+            labelled = [s for s in teacher.samples if s.provenance == "labelled"]
+            chosen += [(self.task.options or ()).index(s.label) for s in labelled]
+            groups += [teacher._pair(s.query, linked) for s in labelled]
+        return ConditionalLogit().fit(groups, chosen, [1.0] * len(groups))
 
     def _pair(self, query: Query, linked: bool) -> NDArray[np.float64]:
         """Evidence for each option of a pair: of its place among all tuples (``linked``), or of the pair by itself."""
@@ -246,8 +261,17 @@ class Unit:
                 Candidates(query.options, tuple(map(float, prior)))
                 for query, prior in zip(queries, evidence, strict=True)
             ]
+        if not self.samples and not self.data.options:
+            # No value of the attribute is known (masked settings): what the query itself says is all there is.
+            return [_without_absent(self._spans.of(query)) for query in queries]
         vectors = self.query_vectors(queries)
         return [self._values.of(query, vector) for query, vector in zip(queries, vectors, strict=True)]
+
+
+def _without_absent(found: Candidates) -> Candidates:
+    """Spans of a query's text for a cell that does have a value; none is likelier than another."""
+    values = tuple(value for value in found.values if value != ABSENT)
+    return Candidates(values, (-float(np.log(len(values))),) * len(values)) if values else Candidates()
 
 
 class Questions:
