@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from meld.report.annotation import ANNOTATION, annotation_lines
 from meld.report.console import duration, reasons
 from meld.report.results import (
     ENVIRONMENT,
@@ -184,6 +185,7 @@ def render_run(run: Path) -> str:
             artifacts=sorted(costs.stages, key=lambda cost: stage_order(cost.stage)) if costs else [],
             answers=[_answers(path) for path in sorted((run / "predictions").glob("*.parquet"))],
             selections=unit_selections(run),
+            annotation=annotation_lines(_optional(run / ANNOTATION)),
             surroundings=_optional(run / ENVIRONMENT),
             status=_optional(run / STATUS),
             config_text=config_file.read_text(encoding="utf-8", errors="replace") if config_file.is_file() else "",

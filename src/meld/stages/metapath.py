@@ -13,17 +13,18 @@ from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import save_samples
 from meld.engine.base import MixtureModel, ask
 from meld.engine.stacked import StackedEngine
+from meld.expert.decide import without
 from meld.metapath.policies import MetaPathPolicy
 from meld.metapath.steps import apply_path, changed
 from meld.progress import Progress
 from meld.stages.answering import answer, own_gates
 from meld.stages.base import Context, read_json, write_json
-from meld.stages.init import with_path
+from meld.stages.init import checked, held_out_ids, with_path
 from meld.stages.paths import Ask, build_steps
 from meld.stages.unit import Questions, Unit
 from meld.types import Query, Sample
 
-VERSION = 3
+VERSION = 4
 
 
 def run(
@@ -57,7 +58,8 @@ def run(
             {n: questions[n].unit for n in step_names},
             expert_asker(questions, model, backbone, context.progress),
         )
-        dev = list(unit.data.dev)
+        held = held_out_ids(context.inputs[f"init:{name}"])
+        dev = checked(unit, held)
         useful = [n for n, step in steps.items() if any(step.applies(s.query) for s in (*dev, *unit.samples))]
         gates = own_gates(model.experts, name, len(dev))
         lessons_of: dict[tuple[str, ...], float] = {}
@@ -69,7 +71,7 @@ def run(
             return lessons_of[path]
 
         found = policy.search(unit.task.name, useful, evaluate)
-        samples = with_path(unit.samples, found.path, steps)
+        samples = with_path(without(unit.samples, held), found.path, steps)
         save_samples(samples, context.out / "samples.parquet")
         save_samples(with_path(dev, found.path, steps), context.out / "dev.parquet")
         counts = {}
