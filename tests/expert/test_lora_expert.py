@@ -13,7 +13,8 @@ import torch
 
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.backbone.lora import read_adapter
-from meld.expert.lora import Lesson, LitExpert, LoraExpert
+from meld.errors import ConfigError
+from meld.expert.lora import Lesson, LitExpert, LoraExpert, interpolated
 from meld.progress import Silent
 from meld.trainer.fit import LightningTrainer
 
@@ -96,3 +97,26 @@ def test_dev_losses_are_those_of_each_question_alone(lm: LanguageModel) -> None:
         weighted = [Lesson(lesson.encoded, weight) for lesson, weight in zip(dev, (1, 2, 3, 1, 1, 1, 5), strict=True)]
         mean = np.average(alone, weights=[lesson.weight for lesson in weighted])
         assert float(module.loss(weighted)) == pytest.approx(float(mean), rel=1e-4)
+
+
+def test_dev_decides_how_far_training_may_go(lm: LanguageModel, tmp_path: Path) -> None:
+    """Where dev contradicts what was trained, the weakest strength loses least; where it agrees, the whole is taken."""
+    options: dict[str, Any] = {"tolerance": 1e6, "epochs": 1, "batch_size": 1, "lr": 5e-2}
+    whole = fit(lm, lessons(10, turned=True), tmp_path / "whole", **options)
+    weaker = fit(lm, lessons(10, turned=True), tmp_path / "weaker", strengths=(1.0, 0.5, 0.25), **options)
+    assert weaker["strength"] == 0.25
+    assert weaker["dev_loss_after"] < whole["dev_loss_after"]
+    assert 0 < change(tmp_path / "weaker") < change(tmp_path / "whole")
+    assert fit(lm, lessons(10), tmp_path / "helps", strengths=(1.0, 0.25))["strength"] == 1.0
+
+
+def test_interpolation_of_weights_against_a_plain_sum() -> None:
+    start, end = {"a": torch.tensor([1.0, -2.0])}, {"a": torch.tensor([3.0, 2.0])}
+    assert interpolated(start, end, 1.0) is end
+    torch.testing.assert_close(interpolated(start, end, 0.25)["a"], 0.75 * start["a"] + 0.25 * end["a"])
+
+
+@pytest.mark.parametrize("strengths", [(), (0.0,), (1.5,)])
+def test_strengths_that_make_no_sense(strengths: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="strengths"):
+        LoraExpert(strengths=strengths)

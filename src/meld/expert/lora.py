@@ -17,6 +17,7 @@ from torch import Tensor
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.backbone.lora import adapter_state, lora_parameters, save_adapter, set_adapter_state, train_adapter, with_lora
 from meld.encoder.contrastive import linear_decay
+from meld.errors import ConfigError
 from meld.expert.decide import judge
 from meld.progress import Progress
 from meld.seeds import derive
@@ -142,6 +143,9 @@ class LoraExpert:
             router should have at least; where dev has fewer, labelled ones are kept from training to join it.
         tolerance: A trained adapter is kept unless its loss on those questions rises by more than this many standard
             errors (:func:`meld.expert.decide.judge`).
+        strengths: How far from the start towards the trained weights the adapter may end, in (0, 1]: the one with the
+            lowest loss on those questions is taken, the first without any. Interpolating weights undoes some of what
+            few, partly wrong labels overdo (WiSE-FT, Wortsman et al., 2022).
         gradient_checkpointing: Keep less for the backward pass and compute it again: about a third more time, a
             fraction of the memory, the same gradients. Execution only.
     """
@@ -167,6 +171,7 @@ class LoraExpert:
         view_dropout: float = 0.25,
         min_dev: int = 20,
         tolerance: float = 0.0,
+        strengths: Sequence[float] = (1.0,),
         gradient_checkpointing: bool = False,
     ) -> None:
         self.rank = rank
@@ -184,6 +189,13 @@ class LoraExpert:
         self.view_dropout = view_dropout
         self.min_dev = min_dev
         self.tolerance = tolerance
+        if not strengths or not all(0 < strength <= 1 for strength in strengths):
+            raise ConfigError(
+                f"strengths are {list(strengths)}; there must be at least one, each above 0 and at most 1",
+                where="expert.strengths",
+                fix="expert.strengths=[1.0]",
+            )
+        self.strengths = tuple(strengths)
         self.gradient_checkpointing = gradient_checkpointing
 
     def fit(
@@ -223,7 +235,8 @@ class LoraExpert:
 
         Returns:
             Examples and tokens of an epoch, dev loss before and after (None without a dev set), the gain with its
-            standard error, and whether the adapter was kept; where not, it is the one that training started from.
+            standard error, the strength that was taken, and whether the adapter was kept; where not, it is the one that
+            training started from.
         """
         passes = self.epochs if epochs is None else epochs
         if lm.relative and self.objective != "answer":
@@ -252,7 +265,7 @@ class LoraExpert:
                     accumulate=self.accumulate,
                 )
             wrapped.model.eval()
-            after = self._dev_losses(module, dev)
+            strength, after = self._settle(module, initial, dev)
             # Early stopping counts from before the first step.
             verdict = judge(before, after, self.tolerance)
             if not verdict.kept:
@@ -266,8 +279,22 @@ class LoraExpert:
             "dev_loss_after": _mean(after),
             "gain": _finite(verdict.gain),
             "gain_error": _finite(verdict.error),
+            "strength": strength,
             "kept": verdict.kept,
         }
+
+    def _settle(
+        self, module: LitExpert, initial: dict[str, Tensor], dev: Sequence[Lesson]
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Move the adapter to the best of ``strengths``; returns it with the dev losses there, shape (n,)."""
+        trained = adapter_state(module.lm)
+        found: list[tuple[float, NDArray[np.float64]]] = []
+        for strength in self.strengths if dev else self.strengths[:1]:
+            set_adapter_state(module.lm, interpolated(initial, trained, strength))
+            found.append((strength, self._dev_losses(module, dev)))
+        best = min(found, key=lambda tried: float(tried[1].mean())) if dev else found[0]
+        set_adapter_state(module.lm, interpolated(initial, trained, best[0]))
+        return best
 
     def _dev_losses(self, module: LitExpert, dev: Sequence[Lesson]) -> NDArray[np.float64]:
         """Loss of each dev example in evaluation mode, shape (n,)."""
@@ -277,6 +304,13 @@ class LoraExpert:
             for at in range(0, len(dev), self.batch_size):
                 losses += module.losses(dev[at : at + self.batch_size]).tolist()
         return np.array(losses, dtype=np.float64)
+
+
+def interpolated(start: dict[str, Tensor], end: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
+    """Adapter weights between two states: ``strength`` 0 is the start, 1 the end, bit for bit."""
+    if strength == 1.0:
+        return end
+    return {name: tensor.lerp(end[name], strength) for name, tensor in start.items()}
 
 
 def _mean(losses: NDArray[np.float64]) -> float | None:
