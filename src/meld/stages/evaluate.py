@@ -17,7 +17,7 @@ from meld.evaluate.metrics import is_correct, score
 from meld.stages.base import Context, read_json, write_json
 from meld.types import Gold, Prediction, Query, UnitData
 
-VERSION = 3
+VERSION = 4
 BASELINE_VERSION = 2
 
 
