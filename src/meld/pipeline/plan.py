@@ -16,7 +16,7 @@ from meld.seeds import derive
 from meld.selector.meld_ds import MeldDS
 from meld.stages import annotate, encode, evaluate, infer, init, metapath, refine, route, select, serialize
 from meld.stages.base import Context, read_json, write_json
-from meld.stages.paths import possible_steps
+from meld.stages.paths import check_seeds, possible_steps
 from meld.store.keys import component_spec, digest, file_digest
 from meld.store.store import Store
 from meld.task.base import Task
@@ -129,6 +129,7 @@ class _Planner:
         self.data()
         self.units = tuple(node.unit for node in self.nodes.values() if node.stage == "data")
         self.experts = tuple(u for u in self.units if self.task(u).solver == "llm")
+        check_seeds(self.c.metapath.seeds, self.units)
         for unit in self.units:
             self.serialize(unit)
         self.encode()
@@ -243,8 +244,8 @@ class _Planner:
         """Possible steps of a unit's path: with or without those that ask a language model."""
         if not self.c.metapath.max_path:
             return ()
-        found = possible_steps(unit, self.units, self.experts if llm else ())
-        return tuple(u for u in found if u in self.experts or self.task(u).solver == "encoder")
+        policy = self.c.metapath
+        return possible_steps(unit, self.units, self.experts, policy.rules, policy.seeds, llm)
 
     def init(self, unit: str) -> None:
         steps = self.steps(unit, llm=False)
@@ -262,12 +263,15 @@ class _Planner:
                 self.c.trainer,
             )
 
+        seeds = self.c.metapath.seeds.paths(unit, steps)[:1]  # the one whose facts the expert is trained to read
         config = {
             **self.asking(unit),
             "expert": self.spec["expert"],
             "trainer": self.spec["trainer"],
-            "seed_paths": self.c.metapath.seeds(self.task(unit).name, steps),
+            "seed_paths": seeds,
         }
+        if len(seeds) and len(seeds[0]) > 1:
+            config["chase"] = self.c.metapath.rules.chase  # of one step, either order is the same
         self.add("init", unit, init.VERSION, self.unit_inputs(unit, *steps), config, run, trains=True)
 
     def metapath(self, unit: str) -> None:
@@ -408,6 +412,7 @@ class _Planner:
                 {u: shop.unit(context, u) for u in steps},
                 unit,
                 steps,
+                self.c.metapath.rules,
                 self.c.router,
                 self.c.mixer,
                 self.c.engine,

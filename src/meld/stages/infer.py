@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,18 +14,20 @@ from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_predictions, save_predictions
 from meld.engine.base import Engine, MixtureModel
-from meld.metapath.steps import apply_path
-from meld.retriever.cells import evidence_of
+from meld.metapath.base import StepRules
+from meld.metapath.edits import Walk, walk
+from meld.metapath.record import Asked, save_asked
+from meld.retriever.cells import cell_facts, evidence_of
 from meld.router.base import Router
-from meld.stages.answering import answer
+from meld.stages.answering import answer_fully
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.metapath import expert_asker, load_path
-from meld.stages.paths import build_steps, fit_detector
+from meld.stages.paths import build_steps, encoder_answers, fit_detector, step_counts
 from meld.stages.unit import Questions, Unit
-from meld.task.ed import ERROR
+from meld.task.ed import CORRECT, ERROR
 from meld.types import Prediction, Query
 
-VERSION = 2
+VERSION = 3
 
 
 class Mixer(Protocol):
@@ -43,13 +46,14 @@ def run_llm(
     others: Mapping[str, Unit],
     name: str,
     step_names: Sequence[str],
+    rules: StepRules,
     router: Router,
     mixer: Mixer,
     engine: Engine,
     backbone: HuggingFaceBackbone,
     lm: LanguageModel,
 ) -> None:
-    """Write ``predictions.parquet`` and ``routing.json``.
+    """Write ``predictions.parquet``, ``asked.parquet`` (what each question became on the way) and ``routing.json``.
 
     Args:
         context: Inputs ``refine:<unit>`` (all experts), ``route``, ``metapath``, ``init:<unit>`` (experts that are
@@ -58,6 +62,7 @@ def run_llm(
         others: Units that are steps.
         name: The unit.
         step_names: Those units' names.
+        rules: How steps act.
         router: Opens the trained router.
         mixer: Makes gates from weights.
         engine: Runs mixtures.
@@ -70,7 +75,7 @@ def run_llm(
     path = load_path(context.inputs["metapath"])
     # Routing reads the query as it was asked: what a path attaches is about the answer, not about the kind of question.
     texts = [unit.query_text(query) for query in asked]
-    asked = _augment(context, questions, others, unit, step_names, path, asked, backbone, lm)
+    walked = _augment(context, questions, others, unit, step_names, path, rules, asked, backbone, lm)
     experts = tuple(read_json(context.inputs["route"] / "experts.json"))
     adapters = {unit_: folder / "adapter" for unit_, folder in sorted(context.group("refine").items())}
     weights = router.open(context.inputs["route"] / "router", experts).weights(
@@ -79,9 +84,26 @@ def run_llm(
     gates = mixer.gates(weights) if len(asked) else np.zeros((0, len(experts)))
     model = engine.open(lm, {expert: adapters[expert] for expert in experts})
     try:
-        predictions = answer(own, asked, model, gates, backbone, context.progress, mixer.mixes, what=f"answer {name}")
+        answers = answer_fully(
+            own, walked.queries, model, gates, backbone, context.progress, mixer.mixes, what=f"answer {name}"
+        )
     finally:
         model.close()
+    predictions = [a.prediction for a in answers]
+    kept = [
+        Asked(
+            query,
+            edits,
+            a.prompt.text,
+            a.prompt.n_demos,
+            a.prompt.shortened,
+            a.prediction.options,
+            a.probabilities,
+            a.evidence,
+        )
+        for query, edits, a in zip(walked.queries, walked.edits, answers, strict=True)
+    ]
+    save_asked(kept, context.out / "asked.parquet")
     save_predictions(sorted([*predictions, *skipped], key=lambda p: p.query_id), context.out / "predictions.parquet")
     mean = gates.mean(axis=0) if len(gates) else np.zeros(len(experts))
     share = weights.mean(axis=0) if len(weights) else np.zeros(len(experts))
@@ -106,10 +128,11 @@ def _augment(
     unit: Unit,
     step_names: Sequence[str],
     path: Sequence[str],
+    rules: StepRules,
     queries: Sequence[Query],
     backbone: HuggingFaceBackbone,
     lm: LanguageModel,
-) -> list[Query]:
+) -> Walk:
     """Apply the unit's fixed path to its test queries, with the experts that the search used."""
     adapters = {u: folder / "adapter" for u, folder in context.group("init").items()}
     needed = [n for n in step_names if n in path]
@@ -120,7 +143,13 @@ def _augment(
         model = StackedEngine().open(lm, adapters)
     try:
         ask = None if model is None else expert_asker(questions, model, backbone, context.progress)
-        return apply_path(path, build_steps(needed, unit, others, ask), queries)
+        steps = build_steps(needed, unit, others, ask, rules)
+        walked = walk(path, steps, queries, rules.chase)
+        for step, found in steps.items():
+            over = step_counts(found)["over"]
+            if over:
+                context.progress.say(f"{unit.name}: {over} cells are beyond metapath.max_queries for {step}")
+        return walked
     finally:
         if model is not None:
             model.close()
@@ -153,43 +182,61 @@ def split_queries(unit: Unit, flags: Path | None) -> tuple[list[Query], list[Pre
 def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
     """Answer an encoder-only unit: blocking by nearest neighbours, error detection by the fitted detector.
 
+    Writes ``predictions.parquet`` and ``asked.parquet``.
+
     Args:
         context: No further inputs.
         unit: The unit, annotated.
         depth: Ranked partners per blocking query.
     """
     name = unit.task.name
-    queries = list(unit.data.test)
-    context.progress.begin(f"answer {unit.name}", len(queries))
+    context.progress.begin(f"answer {unit.name}", len(unit.data.test))
     if name == "blk" and unit.partners is not None:
-        predictions = []
-        for query in queries:
-            found = unit.partners.nearest(query.rows[0])[:depth]
-            score = round((1 + found[0][1]) / 2, 6) if found else 0.0
-            predictions.append(
-                Prediction(query.id, found[0][0] if found else None, score, options=tuple(ref for ref, _ in found))
-            )
+        predictions, asked = _block(unit, depth)
     elif name == "ed" and unit.cells is not None:
-        detector = fit_detector(unit, unit.cells)
-        features = np.stack([e.features for e in evidence_of(queries, unit.cells)]) if queries else np.zeros((0, 1))
-        probabilities = detector.probability(features) if queries else np.zeros(0)
-        predictions = []
-        for query, p in zip(queries, probabilities, strict=True):
-            label = detector.label(float(p))
-            score = float(p) if label == ERROR else 1.0 - float(p)
-            predictions.append(Prediction(query.id, label, round(min(1.0, max(0.0, score)), 6)))
-        write_json(context.out / "detector.json", {"threshold": round(detector.threshold, 6)})
+        predictions, asked = _detect(context, unit)
     else:
-        candidates = unit.candidates(queries)
-        predictions = [
-            Prediction(
-                q.id,
-                c.values[best] if c.values else None,
-                round(float(np.exp(c.log_prior[best])), 6) if c.values else 0.0,
-                "ok" if c.values else "invalid",
-                options=c.values,
-            )
-            for q, c in zip(queries, candidates, strict=True)
-            for best in [int(np.argmax(c.log_prior)) if c.values else 0]
+        queries = list(unit.data.test)
+        predictions = encoder_answers(unit, queries)
+        chances = [tuple(round(float(np.exp(p)), 6) for p in c.log_prior) for c in unit.candidates(queries)]
+        asked = [
+            Asked(q, options=p.options, probabilities=shares)
+            for q, p, shares in zip(queries, predictions, chances, strict=True)
         ]
+    save_asked(asked, context.out / "asked.parquet")
     save_predictions(sorted(predictions, key=lambda p: p.query_id), context.out / "predictions.parquet")
+
+
+def _block(unit: Unit, depth: int) -> tuple[list[Prediction], list[Asked]]:
+    """Nearest neighbours of each tuple in the other table."""
+    assert unit.partners is not None
+    predictions, asked = [], []
+    for query in unit.data.test:
+        found = unit.partners.nearest(query.rows[0])[:depth]
+        scores = tuple(round((1 + cosine) / 2, 6) for _, cosine in found)
+        options = tuple(ref for ref, _ in found)
+        predictions.append(
+            Prediction(query.id, options[0] if found else None, scores[0] if found else 0.0, options=options)
+        )
+        asked.append(Asked(query, options=options, probabilities=scores))
+    return predictions, asked
+
+
+def _detect(context: Context, unit: Unit) -> tuple[list[Prediction], list[Asked]]:
+    """The fitted detector's verdict on each cell."""
+    assert unit.cells is not None
+    queries = list(unit.data.test)
+    detector = fit_detector(unit, unit.cells)
+    evidence = evidence_of(queries, unit.cells)
+    probabilities = detector.probability(np.stack([e.features for e in evidence])) if queries else np.zeros(0)
+    predictions, asked = [], []
+    for query, found, p in zip(queries, evidence, probabilities, strict=True):
+        label = detector.label(float(p))
+        score = float(p) if label == ERROR else 1.0 - float(p)
+        predictions.append(Prediction(query.id, label, round(min(1.0, max(0.0, score)), 6)))
+        options = (ERROR, CORRECT) if label == ERROR else (CORRECT, ERROR)
+        chances = (float(p), 1.0 - float(p)) if label == ERROR else (1.0 - float(p), float(p))
+        shown = replace(query, context=(*query.context, *cell_facts(found, float(p))))
+        asked.append(Asked(shown, options=options, probabilities=tuple(round(c, 6) for c in chances)))
+    write_json(context.out / "detector.json", {"threshold": round(detector.threshold, 6)})
+    return predictions, asked
