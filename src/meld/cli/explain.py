@@ -59,7 +59,7 @@ def show(found: Explanation, console: Console) -> None:
     _show_path(found, console)
     if found.choices:
         cut = f" (the first {_CHOICES} of {len(found.choices)})" if len(found.choices) > _CHOICES else ""
-        _section(console, "ranked", cut.strip())
+        _section(console, "ranked", f"answers, the most probable first{cut}")
         console.print(_choices_table(found))
     if found.demonstrations:
         _section(console, "like it", "retrieved demonstrations")

@@ -76,7 +76,7 @@ def identity(tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, A
     flat |= {name: choices[name] for name in groups if name in choices}
     flat |= {"proxy": choices.get("backbone@proxy", "")}
     flat |= {name: tree[name] for name in numbers}
-    flat |= {"path_steps": " ".join(tree["path_steps"])}
+    flat |= {"path_steps": " ".join(tree["path_steps"]), "path_align": tree["path_align"]}
     return flat
 
 
