@@ -19,10 +19,10 @@ from meld.metapath.edits import Walk, walk
 from meld.metapath.record import Asked, save_asked
 from meld.retriever.cells import cell_facts, evidence_of
 from meld.router.base import Router
-from meld.stages.answering import answer_fully
+from meld.stages.answering import Answered, answer_fully
 from meld.stages.base import Context, read_json, write_json
-from meld.stages.metapath import expert_asker, load_path
-from meld.stages.paths import build_steps, encoder_answers, fit_detector, step_counts
+from meld.stages.metapath import expert_asker, load_path, say_over
+from meld.stages.paths import build_steps, encoder_answers, fit_detector
 from meld.stages.unit import Questions, Unit
 from meld.task.ed import CORRECT, ERROR
 from meld.types import Prediction, Query
@@ -90,20 +90,7 @@ def run_llm(
     finally:
         model.close()
     predictions = [a.prediction for a in answers]
-    kept = [
-        Asked(
-            query,
-            edits,
-            a.prompt.text,
-            a.prompt.n_demos,
-            a.prompt.shortened,
-            a.prediction.options,
-            a.probabilities,
-            a.evidence,
-        )
-        for query, edits, a in zip(walked.queries, walked.edits, answers, strict=True)
-    ]
-    save_asked(kept, context.out / "asked.parquet")
+    save_asked(_asked(walked, answers), context.out / "asked.parquet")
     save_predictions(sorted([*predictions, *skipped], key=lambda p: p.query_id), context.out / "predictions.parquet")
     mean = gates.mean(axis=0) if len(gates) else np.zeros(len(experts))
     share = weights.mean(axis=0) if len(weights) else np.zeros(len(experts))
@@ -119,6 +106,23 @@ def run_llm(
             "path": list(path),
         },
     )
+
+
+def _asked(walked: Walk, answers: Sequence[Answered]) -> list[Asked]:
+    """What each question became on the way."""
+    return [
+        Asked(
+            query,
+            edits,
+            found.prompt.text,
+            found.prompt.n_demos,
+            found.prompt.shortened,
+            found.prediction.options,
+            found.probabilities,
+            found.evidence,
+        )
+        for query, edits, found in zip(walked.queries, walked.edits, answers, strict=True)
+    ]
 
 
 def _augment(
@@ -146,9 +150,7 @@ def _augment(
         steps = build_steps(needed, unit, others, ask, rules)
         walked = walk(path, steps, queries, rules.chase)
         for step, found in steps.items():
-            over = step_counts(found)["over"]
-            if over:
-                context.progress.say(f"{unit.name}: {over} cells are beyond metapath.max_queries for {step}")
+            say_over(unit.name, step, found, rules, context.progress)
         return walked
     finally:
         if model is not None:

@@ -17,8 +17,8 @@ from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import save_samples
 from meld.engine.base import MixtureModel, ask
 from meld.engine.stacked import StackedEngine
-from meld.metapath.base import MetaPathPolicy, Path
-from meld.metapath.edits import Edit, Walk, walk
+from meld.metapath.base import Found, MetaPathPolicy, Path, StepRules
+from meld.metapath.edits import Edit, Step, Walk, walk
 from meld.progress import Progress
 from meld.stages.answering import answer, own_gates
 from meld.stages.base import Context, read_json, write_json
@@ -75,40 +75,43 @@ def run(
 
         found = policy.search(name, useful, evaluate, context.seed)
         searched = time.monotonic()
-        searching = {n: step_counts(step)["asked"] for n, step in steps.items()}
+        searching = sum(step_counts(step)["asked"] for step in steps.values())
         walked = walk(found.path, steps, [s.query for s in unit.samples], rules.chase)
         save_samples(with_path(dev, found.path, steps, rules.chase), context.out / "dev.parquet")
     finally:
         model.close()
     samples = [replace(s, query=query) for s, query in zip(unit.samples, walked.queries, strict=True)]
     save_samples(samples, context.out / "samples.parquet")
-    counts = {n: step_counts(steps[n]) for n in found.path}
-    for step, count in counts.items():
-        if count["over"]:
-            context.progress.say(
-                f"{name}: {count['over']} cells are beyond metapath.max_queries = {rules.max_queries}; {step} left "
-                "them as they are"
-            )
-    write_json(
-        context.out / "path.json",
-        {
-            "path": list(found.path),
-            "tried": {">".join(path) or "(none)": round(value, 6) for path, value in found.tried.items()},
-            "stopped": found.stopped,
-            "chase": rules.chase,
-            "possible": useful,
-            "evaluations": len(found.tried),
-            "queries": {"dev": len(dev) * len(found.tried), "steps": sum(searching.values())},
-            "changed_samples": {n: sum(any(e.step == n for e in made) for made in walked.edits) for n in found.path},
-            "steps": {n: {**counts[n], "edits": _by_kind(walked.edits, n)} for n in found.path},
-            "examples": [example for n in found.path for example in _examples(walked, n)],
-            "samples": len(samples),
-            "dev": len(dev),
-            "eval": "mean log-probability of the label among the options, under the unit's own initial expert",
-        },
-    )
+    asked = {"dev": len(dev) * len(found.tried), "steps": searching}
+    told = _told(found, walked, {n: step_counts(steps[n]) for n in found.path}, rules)
+    told |= {"possible": useful, "queries": asked, "samples": len(samples), "dev": len(dev)}
+    write_json(context.out / "path.json", told)
+    for step in found.path:
+        say_over(name, step, steps[step], rules, context.progress)
     seconds = {"search": round(searched - started, 3), "apply": round(time.monotonic() - searched, 3)}
     write_json(context.out / "search.json", {"seconds": seconds})
+
+
+def _told(found: Found, walked: Walk, counts: Mapping[str, Mapping[str, int]], rules: StepRules) -> dict[str, Any]:
+    """The path, how it was found, and what each of its steps changed."""
+    return {
+        "path": list(found.path),
+        "tried": {">".join(path) or "(none)": round(value, 6) for path, value in found.tried.items()},
+        "stopped": found.stopped,
+        "evaluations": len(found.tried),
+        "chase": rules.chase,
+        "changed_samples": {n: sum(any(e.step == n for e in made) for made in walked.edits) for n in found.path},
+        "steps": {n: {**counts[n], "edits": _by_kind(walked.edits, n)} for n in found.path},
+        "examples": [example for n in found.path for example in _examples(walked, n)],
+        "eval": "mean log-probability of the label among the options, under the unit's own initial expert",
+    }
+
+
+def say_over(unit: str, name: str, step: Step, rules: StepRules, progress: Progress) -> None:
+    """Say what a step left out because of the limit, if anything."""
+    over = step_counts(step)["over"]
+    if over:
+        progress.say(f"{unit}: {over:,} questions to {name} are beyond metapath.max_queries={rules.max_queries}")
 
 
 def _by_kind(edits: Sequence[Sequence[Edit]], step: str) -> dict[str, int]:
