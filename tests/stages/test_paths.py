@@ -153,6 +153,6 @@ def test_the_encoders_answer_is_its_likeliest_candidate() -> None:
     found = {"a": Candidates(("x", "y"), (-1.5, -0.25)), "b": Candidates()}
     asking = unit("p.di", candidates=lambda queries: [found[q.id] for q in queries])
     first, second = encoder_answers(asking, [Query(i, "p.di", "di", ()) for i in "ab"])
-    assert (first.output, first.score, first.options) == ("y", pytest.approx(np.exp(-0.25), abs=1e-6), ("x", "y"))
+    assert (first.output, first.score, first.options) == ("y", pytest.approx(np.exp(-0.25), abs=1e-6), ("y", "x"))
     assert (second.output, second.status) == (None, "invalid")
     assert encoder_answers(asking, []) == []

@@ -22,7 +22,7 @@ from meld.router.base import Router
 from meld.stages.answering import Answered, answer_fully
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.metapath import expert_asker, load_path, say_over
-from meld.stages.paths import build_steps, encoder_answers, fit_detector
+from meld.stages.paths import build_steps, encoder_answers, encoder_ranking, fit_detector
 from meld.stages.unit import Questions, Unit
 from meld.task.ed import CORRECT, ERROR
 from meld.types import Prediction, Query
@@ -200,10 +200,9 @@ def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
     else:
         queries = list(unit.data.test)
         predictions = encoder_answers(unit, queries)
-        chances = [tuple(round(float(np.exp(p)), 6) for p in c.log_prior) for c in unit.candidates(queries)]
         asked = [
-            Asked(q, options=p.options, probabilities=shares)
-            for q, p, shares in zip(queries, predictions, chances, strict=True)
+            Asked(query, options=values, probabilities=chances)
+            for query, (values, chances) in zip(queries, encoder_ranking(unit, queries), strict=True)
         ]
     save_asked(asked, context.out / "asked.parquet")
     save_predictions(sorted(predictions, key=lambda p: p.query_id), context.out / "predictions.parquet")

@@ -205,18 +205,23 @@ def _of_unit(ask: AskUnit, other: Unit) -> Ask:
     return lambda queries: ask(other, queries)
 
 
+def encoder_ranking(unit: Unit, queries: Sequence[Query]) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
+    """Candidates of each query with their probabilities by the retrieved evidence alone, best first."""
+    ranked = []
+    for found in unit.candidates(queries) if queries else []:
+        order = np.argsort(-np.array(found.log_prior), kind="stable")
+        chances = tuple(round(float(np.exp(found.log_prior[i])), 6) for i in order)
+        ranked.append((tuple(found.values[i] for i in order), chances))
+    return ranked
+
+
 def encoder_answers(unit: Unit, queries: Sequence[Query]) -> list[Prediction]:
     """Answers by the retrieved evidence alone: the likeliest candidate, with all candidates best first."""
     return [
-        Prediction(
-            query.id,
-            found.values[best] if found.values else None,
-            round(float(np.exp(found.log_prior[best])), 6) if found.values else 0.0,
-            "ok" if found.values else "invalid",
-            options=found.values,
-        )
-        for query, found in zip(queries, unit.candidates(queries) if queries else [], strict=True)
-        for best in [int(np.argmax(found.log_prior)) if found.values else 0]
+        Prediction(query.id, values[0], chances[0], options=values)
+        if values
+        else Prediction(query.id, None, 0.0, status="invalid")
+        for query, (values, chances) in zip(queries, encoder_ranking(unit, queries), strict=True)
     ]
 
 
