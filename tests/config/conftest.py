@@ -70,7 +70,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     package.mkdir()
     (package / "__init__.py").touch()
     for module in ("parts", "cat"):
-        (package / f"{module}.py").write_text(PARTS)
+        (package / f"{module}.py").write_text(PARTS + f"\nPart.NAME = {module!r}\n")
     conf = tmp_path / "conf"
     conf.mkdir()
     for name in ("meld.yaml", "method", "scale", "transfer"):

@@ -1,4 +1,4 @@
-"""Gates: top k, renormalised, quantised."""
+"""Gates: top k, renormalised, quantised. Options: what they combine, and which engine can."""
 
 from __future__ import annotations
 
@@ -7,8 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meld.config.build import build
+from meld.config.compose import load_config
+from meld.config.presets import shipped
+from meld.config.tree import plain
+from meld.config.validate import validate
+from meld.errors import ConfigErrors
 from meld.mixer.gates import top_k_gates
-from meld.mixer.mixers import CatMixer, LogitsMixer, Top1Mixer
+from meld.mixer.mixers import CatMixer, LogitsMixer, PeftMixer, Top1Mixer
 
 rows = st.lists(st.floats(0.001, 1.0), min_size=1, max_size=8)
 
@@ -42,3 +48,65 @@ def test_mixers_agree_on_gates_and_differ_in_what_they_mix() -> None:
     assert (CatMixer(5).gates(weights) == LogitsMixer(5).gates(weights)).all()
     assert (CatMixer(2).mixes, LogitsMixer(2).mixes) == ("weights", "answers")
     np.testing.assert_array_equal(Top1Mixer().gates(weights), [[1.0, 0.0]])
+
+
+OPTIONS = sorted(path.stem for path in (shipped("conf") / "mixer").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_makes_gates_and_is_carried_out_by_engine_hf(option: str) -> None:
+    tree = plain(load_config([f"mixer={option}", "engine=hf", "k=2", "seed=5"]))
+    validate(tree)
+    mixer = build(tree["mixer"])
+    gates = mixer.gates(np.array([[0.5, 0.3, 0.2], [0.0, 0.0, 1.0]]))
+    np.testing.assert_allclose(gates.sum(axis=1), 1.0)
+    assert (gates > 0).sum(axis=1).max() == (1 if option == "top1" else 2)
+    assert mixer.mixes == ("answers" if option == "logits" else "weights")
+    assert mixer.combination.method == ("cat" if option in {"logits", "top1"} else option)
+    assert mixer.combination.seed == (5 if option.startswith("dare") else 0)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_stacked_engine_adds_up_and_says_so_before_any_work(option: str) -> None:
+    config = load_config([f"mixer={option}", "engine=stacked"])
+    if option in {"cat", "logits", "top1"}:
+        validate(config)
+        return
+    with pytest.raises(ConfigErrors) as caught:
+        validate(config)
+    (error,) = caught.value.errors
+    assert repr(option) in error.what
+    assert error.where == "mixer"
+    assert "engine=hf" in error.fix
+
+
+def test_options_that_cannot_be_meant_are_refused() -> None:
+    for wrong in (
+        {"combination_type": "cat"},
+        {"combination_type": "magic", "density": 0.5},
+        {"combination_type": "ties"},
+        {"combination_type": "ties", "density": 0.0},
+        {"combination_type": "ties", "density": 1.5},
+        {"combination_type": "ties", "density": 0.5, "majority_sign_method": "loudest"},
+    ):
+        with pytest.raises(ValueError, match=r"known are|density"):
+            PeftMixer(3, **wrong)
+    assert PeftMixer(3, "linear").combination == PeftMixer(3, "linear", density=0.3, seed=9).combination
+
+
+@pytest.mark.parametrize(("overrides", "limit_met"), [(["mixer=cat"], False), (["mixer=top1"], True)])
+def test_only_cat_adds_ranks(overrides: list[str], limit_met: bool) -> None:
+    tree = plain(load_config([*overrides, "expert.rank=8", "k=3"]))
+    tree["engine"]["max_lora_rank"] = 16
+    with pytest.raises(ConfigErrors) as caught:  # no shipped engine has the argument; that is the other complaint
+        validate(tree)
+    assert any("a mixture has rank 24" in e.what for e in caught.value.errors) is not limit_met
+
+
+def test_updates_that_cannot_be_summed_are_refused_where_an_expert_would_make_them() -> None:
+    for flag in ("use_rslora", "use_dora"):
+        tree = plain(load_config([]))
+        tree["expert"][flag] = True
+        with pytest.raises(ConfigErrors) as caught:
+            validate(tree)
+        assert f"expert.{flag}=false" in str(caught.value)

@@ -19,12 +19,14 @@ from meld.errors import UserError
 from meld.metapath import record
 from meld.metapath.edits import Edit, edited
 from meld.metapath.record import Asked, load_asked, save_asked
+from meld.progress import Silent
 from meld.report.explain import Explanation, explain, explained, find_query, query_ids
 from meld.report.html import write_report
 from meld.report.paths import path_lines, search_costs, write_paths
 from meld.report.results import Cost, read_costs, write_costs
 from meld.retriever.base import Demonstrations
-from meld.stages.base import write_json
+from meld.stages.base import Context, write_json
+from meld.stages.masked import run_path
 from meld.stages.unit import save_demonstrations
 from meld.types import Prediction, Query, Sample, Table, UnitData
 
@@ -124,6 +126,37 @@ def test_an_explanation_holds_everything_that_led_to_the_answer(run: Path) -> No
     ]
     assert "1 of 2 retrieved demonstrations" in " ".join(found.notes)
     assert found.prompt == "same? item 1"
+
+
+def test_demonstrations_lent_by_another_unit_are_shown(run: Path, tmp_path: Path) -> None:
+    lent = Sample(Query("mall.em/1", "mall.em", "em", ({"title": "lent"}, {"title": "too"})), "match")
+    (tmp_path / "store" / "mall").mkdir()
+    save_samples([lent], tmp_path / "store" / "mall" / "samples.parquet")
+    (run / "artifacts" / "annotate.mall.em").symlink_to(tmp_path / "store" / "mall")
+    found = {query(1).id: Demonstrations((lent.id, "gone.em/1"), (0.7, 0.6))}
+    save_demonstrations(found, tmp_path / "store" / "annotate" / "demonstrations.parquet")
+    assert [(d.id, d.entities[0]["title"]) for d in explain(run, "A:1|B:2").demonstrations] == [("mall.em/1", "lent")]
+
+
+def test_experts_mixed_token_by_token_have_no_weights_and_that_is_said(run: Path) -> None:
+    file = run / "predictions" / f"{UNIT}.parquet"
+    frame = pd.read_parquet(file)
+    frame["experts"] = [[], [], []]
+    frame["weights"] = [[], [], []]
+    frame.to_parquet(file)
+    assert "token by token" in " ".join(explain(run, "A:1|B:2").notes)
+
+
+def test_a_path_without_a_search_is_shown_without_costs(run: Path, tmp_path: Path) -> None:
+    place = tmp_path / "store" / "metapath"
+    (place / "search.json").unlink()
+    masked = Context(place, tmp_path, {}, 0, Silent(), lambda name: None)
+    run_path(masked, ["shop.blk"], "frozen")
+    assert search_costs({f"metapath:{UNIT}": place}) == []
+    write_paths(run, {f"metapath:{UNIT}": place})
+    (line,) = path_lines(run, {})
+    assert (line.path, line.tried, [s.did for s in line.steps]) == (("shop.blk",), (), ["changed nothing"])
+    assert "labels of this unit are withheld" in write_report(run).read_text(encoding="utf-8")
 
 
 def test_what_is_not_kept_is_said(run: Path) -> None:

@@ -40,7 +40,6 @@ def test_kinds_and_datasets_decide_what_may_be_a_step() -> None:
     assert steps("people.di") == ("more.di", "most.di", "listing.ave", "clinic.dc")
     assert steps("web.cta") == steps("web.cta", llm=False) == ("atlas.el",)
     assert steps("listing.ave") == ("people.di", "more.di", "most.di", "clinic.dc")
-    assert steps("shop.blk") == ()
 
 
 def test_a_linker_with_an_expert_is_asked_only_where_experts_are() -> None:
@@ -56,6 +55,9 @@ def test_the_number_of_other_datasets_experts_is_bounded_and_named_ones_are_alwa
     assert steps("shop.em", few, seeds) == ("shop.blk", "people.di", "most.di", "listing.ave")
     assert steps("shop.em", few, seeds, llm=False) == ("shop.blk",)
     assert steps("other.em", few, seeds) == ("other.blk", "people.di")
+    # A unit that is withheld is no step, also where a path names it.
+    left = tuple(u for u in UNITS if u != "most.di")
+    assert "most.di" not in possible_steps("shop.em", left, EXPERTS, few, seeds, True)
 
 
 @given(st.lists(st.sampled_from(KINDS), unique=True), st.integers(0, 3), st.sampled_from(UNITS))
@@ -80,15 +82,15 @@ def test_possible_steps_serve_the_task_and_are_bounded(kinds: list[str], most: i
 )
 def test_a_path_that_cannot_be_is_refused(path: list[str], message: str) -> None:
     with pytest.raises(UserError, match=r"metapath\.seeds") as found:
-        steps("shop.em", ALL, Seeds({"shop.em": path}, 3))
+        check_seeds(Seeds({"shop.em": path}, 3), UNITS, EXPERTS)
     assert message in str(found.value)
 
 
 def test_a_path_for_an_unknown_unit_is_refused() -> None:
-    check_seeds(Seeds({"em": ["blk"], "shop.em": ["shop.blk"]}, 3), UNITS)
-    check_seeds(Seeds({"shp.em": ["shop.blk"]}, 0), UNITS)
+    check_seeds(Seeds({"em": ["blk"], "shop.em": ["shop.blk"]}, 3), UNITS, EXPERTS)
+    check_seeds(Seeds({"shp.em": ["shop.blk"]}, 0), UNITS, EXPERTS)
     with pytest.raises(UserError, match=r"did you mean shop\.em"):
-        check_seeds(Seeds({"shp.em": ["shop.blk"]}, 3), UNITS)
+        check_seeds(Seeds({"shp.em": ["shop.blk"]}, 3), UNITS, EXPERTS)
 
 
 def unit(name: str, samples: Sequence[Sample] = (), **parts: Any) -> Unit:

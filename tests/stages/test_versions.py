@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-STAGES = ("serialize", "encode", "annotate", "init", "metapath", "select", "refine", "route", "infer", "evaluate")
+STAGES = (
+    *("serialize", "encode", "annotate", "init", "metapath", "select", "refine", "route", "infer", "evaluate"),
+    *("joint", "masked", "register"),
+)
 RECORD = Path(__file__).parent / "fingerprints.json"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from meld.errors import UserError
 from meld.progress import quiet_libraries
 
 Decode = Literal["rank", "generate"]
+Quantization = Literal["8bit", "4bit"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -36,6 +38,9 @@ class HuggingFaceBackbone:
         evidence_prior: Add the log-probability that retrieval alone gives an option (``meld.retriever.prior``): the
             experts then correct the evidence instead of learning to read it. For bases too small to do that.
         attention: Attention implementation handed to transformers (``sdpa`` | ``eager``).
+        quantization: ``8bit`` (LLM.int8) | ``4bit`` (NF4, doubly quantised, computing in ``dtype``), by bitsandbytes;
+            None for weights as they are. The frozen base alone is quantised; adapters are trained in full precision on
+            it (QLoRA).
         device: ``auto`` takes a GPU when there is one. Execution only.
         batch_tokens: Token budget of an inference batch. Execution only.
         config_key: Where this recipe stands in the configuration, for messages. Execution only.
@@ -58,6 +63,7 @@ class HuggingFaceBackbone:
         relative: bool = False,
         evidence_prior: bool = False,
         attention: str = "sdpa",
+        quantization: Quantization | None = None,
         device: str = "auto",
         batch_tokens: int = 4096,
         config_key: str = "backbone.path",
@@ -74,6 +80,7 @@ class HuggingFaceBackbone:
         self.relative = relative
         self.evidence_prior = evidence_prior
         self.attention = attention
+        self.quantization = quantization
         self.device = device
         self.batch_tokens = batch_tokens
         self.config_key = config_key
@@ -102,16 +109,14 @@ class HuggingFaceBackbone:
             The model in evaluation mode, all parameters frozen.
 
         Raises:
-            UserError: If the model is neither a folder nor reachable, or the number format is unknown.
+            UserError: If the model is neither a folder nor reachable, the number format is unknown, or quantised
+                weights are asked for where they cannot be had.
         """
         from transformers import AutoConfig, AutoModelForCausalLM
 
-        if self.dtype not in _DTYPES:
-            raise UserError(
-                f"{self.dtype!r} is no number format for weights.",
-                where=f"{self.config_key.rpartition('.')[0]}.dtype",
-                fix=f"choose one of {', '.join(_DTYPES)}",
-            )
+        dtype = number_format(self)
+        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
+        quantised = {} if self.quantization is None else self._quantised(device)
         source = resolve(self.path)
         try:
             config = AutoConfig.from_pretrained(source, revision=self.revision)
@@ -122,9 +127,10 @@ class HuggingFaceBackbone:
                     source,
                     revision=self.revision,
                     config=config,
-                    dtype=_DTYPES[self.dtype],
+                    dtype=dtype,
                     attn_implementation=self.attention,
                     output_loading_info=True,
+                    **quantised,
                 )
         except (OSError, ValueError) as error:
             raise explain_load_failure(self.path, self.config_key, error) from error
@@ -133,8 +139,66 @@ class HuggingFaceBackbone:
             _start_head_at_identity(model)
         model.requires_grad_(False)
         model.eval()
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        return LanguageModel(model.to(device), self.tokenizer(), name=self.path, relative=self.relative)
+        # Quantised weights were put on their device when they were loaded, and may not be moved.
+        return LanguageModel(
+            model if quantised else model.to(device), self.tokenizer(), name=self.path, relative=self.relative
+        )
+
+    def _quantised(self, device: str) -> dict[str, Any]:
+        """What ``from_pretrained`` needs to load quantised weights.
+
+        Raises:
+            UserError: If the format is unknown, the model is an encoder run as a decoder, or bitsandbytes or a CUDA
+                device is missing.
+        """
+        key = f"{self.config_key.rpartition('.')[0]}.quantization"
+        if self.quantization not in ("8bit", "4bit"):
+            raise UserError(
+                f"{self.quantization!r} is no quantisation.", where=key, fix=f"{key}=8bit, {key}=4bit or {key}=null"
+            )
+        if self.as_decoder:
+            raise UserError(
+                "An encoder run as a decoder starts with a head that cannot be made from quantised weights.",
+                where=key,
+                fix=f"{key}=null; such models are small",
+            )
+        if not device.startswith("cuda") or not torch.cuda.is_available():
+            raise UserError(
+                f"{self.quantization} weights need a CUDA device, and {self.path} is to run on {device}.",
+                where=key,
+                fix=f"{key}=null, or a machine with an NVIDIA GPU and the extra: pip install 'meld-dp[gpu]'",
+            )
+        if importlib.util.find_spec("bitsandbytes") is None:
+            raise UserError(
+                f"{self.quantization} weights need the package bitsandbytes, which is not installed.",
+                where=key,
+                fix=f"pip install 'meld-dp[gpu]', or {key}=null",
+            )
+        from transformers import BitsAndBytesConfig
+
+        how = BitsAndBytesConfig(
+            load_in_8bit=self.quantization == "8bit",
+            load_in_4bit=self.quantization == "4bit",
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=_DTYPES[self.dtype],
+        )
+        return {"quantization_config": how, "device_map": {"": device}}
+
+
+def number_format(backbone: HuggingFaceBackbone) -> torch.dtype:
+    """The number format of a recipe's weights.
+
+    Raises:
+        UserError: If it is unknown.
+    """
+    if backbone.dtype not in _DTYPES:
+        raise UserError(
+            f"{backbone.dtype!r} is no number format for weights.",
+            where=f"{backbone.config_key.rpartition('.')[0]}.dtype",
+            fix=f"choose one of {', '.join(_DTYPES)}",
+        )
+    return _DTYPES[backbone.dtype]
 
 
 def _start_head_at_identity(model: Any) -> None:

@@ -19,6 +19,20 @@ from meld.errors import UserError
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
 
+_NOT_PLAIN = (
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "lora_bias",
+    "use_qalora",
+    "use_bdlora",
+    "alora_invocation_tokens",
+    "trainable_token_indices",
+    "target_parameters",
+    "layer_replication",
+)
+"""Settings of PEFT under which an adapter is more than one update B A per layer, all of one rank and scale."""
+
 
 @dataclass(frozen=True)
 class LoraLayer:
@@ -89,6 +103,8 @@ def detach_lora(lm: LanguageModel) -> LanguageModel:
         The base model, unwrapped and in evaluation mode.
     """
     base = lm.model.unload()
+    if getattr(base, "is_gradient_checkpointing", False):
+        base.gradient_checkpointing_disable()
     base.eval()  # training may have been cut short by an error, and dropout would stay on
     return LanguageModel(base, lm.tokenizer, lm.name, lm.relative)
 
@@ -110,16 +126,40 @@ def lora_parameters(lm: LanguageModel) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in sorted(lm.model.named_parameters()) if parameter.requires_grad}
 
 
-def train_adapter(lm: LanguageModel) -> None:
+def train_adapter(lm: LanguageModel, checkpointing: bool = False) -> None:
     """Put the adapter into training mode and leave the frozen base in evaluation mode.
 
     The base then computes in training what it computes in inference; dropout acts on the adapter's input alone. (The
     papers' decoders have no dropout of their own; BERT-style ones do, which would also double the time of a step.)
+
+    Args:
+        lm: What :func:`attach_lora` returned.
+        checkpointing: Keep only the input of every layer for the backward pass and compute the rest of it again there.
+            The gradients are the same. :func:`detach_lora` switches it off.
+
+    Raises:
+        UserError: If the architecture does not support checkpointing.
     """
     lm.model.eval()
     for name, module in lm.model.named_modules():
         if "lora_" in name:
             module.train()
+    if not checkpointing:
+        return
+    base = lm.model.get_base_model()
+    try:
+        base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    except ValueError as error:
+        raise UserError(
+            f"{lm.name} does not support gradient checkpointing.",
+            where="expert.gradient_checkpointing",
+            fix="expert.gradient_checkpointing=false, and a smaller expert.batch_size with expert.accumulate",
+        ) from error
+    for module in base.modules():
+        # Layers checkpoint in training mode only. The flag of the layer itself is enough, and what has dropout inside
+        # it stays in evaluation mode.
+        if getattr(module, "gradient_checkpointing", False) and hasattr(module, "_gradient_checkpointing_func"):
+            module.training = True
 
 
 def label_nll(lm: LanguageModel, batch: Sequence[Encoded]) -> Tensor:
@@ -201,7 +241,7 @@ def lora_layers(folder: Path) -> list[LoraLayer]:
 
     Raises:
         UserError: If the adapter is not a plain LoRA of one rank and scale (rsLoRA and DoRA updates are not additive at
-            these scales), or trains more than its low-rank updates.
+            these scales), trains more than its low-rank updates, or lacks one factor of an update.
     """
     config, state = read_adapter(folder)
     if config.get("use_rslora") or config.get("use_dora"):
@@ -209,7 +249,7 @@ def lora_layers(folder: Path) -> list[LoraLayer]:
             f"The adapter in {folder} uses rsLoRA or DoRA, whose updates cannot be summed.",
             fix="train it as plain LoRA",
         )
-    uneven = [key for key in ("rank_pattern", "alpha_pattern", "modules_to_save", "lora_bias") if config.get(key)]
+    uneven = [key for key in _NOT_PLAIN if config.get(key)]
     if config.get("bias", "none") != "none":
         uneven.append("bias")
     if uneven:
@@ -224,5 +264,10 @@ def lora_layers(folder: Path) -> list[LoraLayer]:
         if not name.endswith(".lora_A.weight"):
             continue
         stem = name.removesuffix(".lora_A.weight")
+        if f"{stem}.lora_B.weight" not in state:
+            raise UserError(
+                f"The adapter in {folder} has only one factor of the update of {stem.removeprefix(prefix)}.",
+                fix="write the adapter again: its file is incomplete",
+            )
         layers.append(LoraLayer(stem.removeprefix(prefix), state[name], state[f"{stem}.lora_B.weight"], scale))
     return layers

@@ -99,6 +99,8 @@ class MeldConfig:
         paths: Where things lie.
         datasets: Datasets of the suite by name.
         tasks: Tasks by short name.
+        adapters: Adapters trained elsewhere, by the name they get as experts: ``{path, base}`` each.
+        exclude: Experts that answer nothing, of the suite or registered.
     """
 
     system: str = "meld"
@@ -124,6 +126,8 @@ class MeldConfig:
     paths: Paths = field(default_factory=Paths)
     datasets: dict[str, Any] = field(default_factory=dict)
     tasks: dict[str, Any] = field(default_factory=dict)
+    adapters: dict[str, Any] = field(default_factory=dict)
+    exclude: list[str] = field(default_factory=list)
     serializer: Any = MISSING
     encoder: Any = MISSING
     retriever: Any = MISSING

@@ -13,8 +13,10 @@ from typing import Any, TypeGuard
 from omegaconf import DictConfig
 
 from meld.config.build import target_errors
+from meld.config.roster import roster_errors
 from meld.config.schema import COMPONENT_GROUPS, MeldConfig, Paths
 from meld.config.targets import nearest, resolve
+from meld.config.transfer import SETTINGS
 from meld.config.tree import plain
 from meld.errors import ConfigError, ConfigErrors
 
@@ -36,9 +38,6 @@ STAGES = (
 
 LOGGERS = ("csv", "tensorboard", "wandb", "wandb_offline", "none")
 """What a logger may call itself."""
-
-TRANSFERS = ("none", "cross_dataset", "cross_task")
-"""The settings of ``transfer``."""
 
 
 def validate(
@@ -66,6 +65,8 @@ def validate(
     errors.extend(_stage_errors(tree, stages))
     errors.extend(_unit_errors(tree, allow))
     errors.extend(_named_errors(tree))
+    errors.extend(_mixture_errors(tree, allow))
+    errors.extend(_precision_errors(tree))
     if errors:
         raise ConfigErrors([_located(error, origin) for error in errors])
 
@@ -215,40 +216,12 @@ def _unit_errors(tree: Mapping[str, Any], allow: Sequence[str]) -> list[ConfigEr
             )
     if errors:
         return errors
-    experts = expert_units(tree)
-    k = tree.get("k")
-    if _number(k) and experts and k > len(experts):
-        errors.append(
-            ConfigError(
-                f"k = {k} experts are to be mixed, but there are only {len(experts)}: {', '.join(experts)}",
-                where="k",
-                fix=f"k={len(experts)}, or a suite with more datasets",
-            )
-        )
-    transfer = tree.get("transfer")
-    name = transfer.get("name") if isinstance(transfer, Mapping) else None
-    if name == "cross_task" and len({unit.rpartition(".")[2] for unit in experts}) < 2:
-        errors.append(
-            ConfigError(
-                "transfer=cross_task withholds the experts of a task, but no expert of another task is left",
-                where="transfer",
-                fix="suite=real_small, or transfer=none",
-            )
-        )
-    if name == "cross_dataset" and len({unit.rpartition(".")[0] for unit in experts}) < 2:
-        errors.append(
-            ConfigError(
-                "transfer=cross_dataset withholds a dataset's expert, but no expert of another dataset is left",
-                where="transfer",
-                fix="suite=real_small, or transfer=none",
-            )
-        )
-    return errors
+    return roster_errors(tree, units(tree), expert_units(tree), allow)
 
 
 def _named_errors(tree: Mapping[str, Any]) -> list[ConfigError]:
     errors = []
-    for group, known in (("logger", LOGGERS), ("transfer", TRANSFERS)):
+    for group, known in (("logger", LOGGERS), ("transfer", SETTINGS)):
         node = tree.get(group)
         name = node.get("name") if isinstance(node, Mapping) else None
         if name is not None and name not in known:
@@ -258,12 +231,36 @@ def _named_errors(tree: Mapping[str, Any]) -> list[ConfigError]:
                     f"{group} is {name!r}; known are {', '.join(known)}", where=f"{group}.name", fix=f"{group}={guess}"
                 )
             )
+    return errors
+
+
+def _mixture_errors(tree: Mapping[str, Any], allow: Sequence[str]) -> list[ConfigError]:
+    """What mixer, engine, expert and k ask of each other."""
+    errors = []
     engine, expert, mixer, k = tree.get("engine"), tree.get("expert"), tree.get("mixer"), tree.get("k")
+    known, asked = _declared(engine, "MIXERS", allow), _mixer_name(mixer, allow)
+    if isinstance(known, frozenset) and asked is not None and asked not in known:
+        errors.append(
+            ConfigError(
+                f"the engine cannot carry out the mixer {asked!r}, only {', '.join(sorted(map(str, known)))}",
+                where="mixer",
+                fix="engine=hf, or mixer=cat",
+            )
+        )
+    for flag, name in (("use_rslora", "rsLoRA"), ("use_dora", "DoRA")):
+        if isinstance(expert, Mapping) and expert.get(flag):
+            errors.append(
+                ConfigError(
+                    f"expert.{flag} is set, and {name} updates cannot be summed with a router's weights",
+                    where=f"expert.{flag}",
+                    fix=f"expert.{flag}=false",
+                )
+            )
     limit: object = engine.get("max_lora_rank") if isinstance(engine, Mapping) else None
     rank: object = expert.get("rank") if isinstance(expert, Mapping) else None
     if _number(limit) and _number(rank) and _number(k):
         # Only the exact sum of k updates has the sum of their ranks; every other mixture keeps the rank.
-        adds = isinstance(mixer, Mapping) and ".cat." in str(mixer.get("_target_"))
+        adds = asked == "cat"
         mixed = rank * k if adds else rank
         if mixed > limit:
             fits = int(limit // rank)
@@ -276,6 +273,63 @@ def _named_errors(tree: Mapping[str, Any]) -> list[ConfigError]:
                 )
             )
     return errors
+
+
+def _precision_errors(tree: Mapping[str, Any]) -> list[ConfigError]:
+    """What the trainer's precision and the format of the frozen weights ask of each other."""
+    trainer = tree.get("trainer")
+    precision = str(trainer.get("precision", "")) if isinstance(trainer, Mapping) else ""
+    errors = []
+    if precision in {"16-true", "bf16-true"}:
+        errors.append(
+            ConfigError(
+                f"trainer.precision={precision} would round the small steps of adapters and encoder away; "
+                "the format of the frozen base is backbone.dtype",
+                where="trainer.precision",
+                fix="trainer.precision=bf16-mixed",
+            )
+        )
+    clash = {"16-mixed": "bfloat16", "bf16-mixed": "float16"}.get(precision)
+    for key in ("backbone", "proxy"):
+        node = tree.get(key)
+        if not isinstance(node, Mapping):
+            continue
+        if clash is not None and node.get("dtype") == clash:
+            mended = "bf16-mixed" if clash == "bfloat16" else "16-mixed"
+            errors.append(
+                ConfigError(
+                    f"{key}.dtype is {clash}, and trainer.precision={precision} computes in the other half precision",
+                    where="trainer.precision",
+                    fix=f"trainer.precision={mended}",
+                )
+            )
+        if node.get("quantization") and isinstance(trainer, Mapping) and trainer.get("accelerator") == "cpu":
+            errors.append(
+                ConfigError(
+                    f"{key}.quantization={node['quantization']} needs a CUDA device, and the trainer uses the CPU",
+                    where=f"{key}.quantization",
+                    fix=f"{key}.quantization=null, or trainer=gpu",
+                )
+            )
+    return errors
+
+
+def _mixer_name(mixer: object, allow: Sequence[str]) -> str | None:
+    """What an engine's ``MIXERS`` would call a mixer: PEFT's combination types by their own names."""
+    if not isinstance(mixer, Mapping):
+        return None
+    name = mixer.get("combination_type") or _declared(mixer, "NAME", allow)
+    return name if isinstance(name, str) else None
+
+
+def _declared(node: object, attribute: str, allow: Sequence[str]) -> object:
+    """An attribute of the class that a node names; None without one."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return None
+    try:
+        return getattr(resolve(str(node["_target_"]), "", allow), attribute, None)
+    except ConfigError:
+        return None  # reported where the targets are checked
 
 
 def _solver(task: object, allow: Sequence[str]) -> object:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meld.backbone.language_model import Encoded, LanguageModel, batches_by_length
 from meld.errors import UserError
+from meld.mixer.combination import Combination
 from meld.progress import Progress
 from meld.types import Prompt
 
@@ -46,19 +47,60 @@ class MixtureModel(Protocol):
 
 
 class Engine(Protocol):
-    """A way to run mixtures."""
+    """A way to run mixtures.
 
-    def open(self, lm: LanguageModel, adapters: Mapping[str, Path]) -> MixtureModel:
+    Attributes:
+        MIXERS: What it can carry out: ``NAME`` of a mixer, or the ``combination_type`` of a PEFT one. Configurations
+            are checked against it before any work starts.
+    """
+
+    MIXERS: ClassVar[frozenset[str]]
+
+    def open(self, lm: LanguageModel, adapters: Mapping[str, Path], combination: Combination = ...) -> MixtureModel:
         """Put experts on a base model.
 
         Args:
             lm: The frozen base model.
             adapters: Expert name to adapter folder (PEFT layout).
+            combination: What becomes of the updates of experts that answer together; their weighted sum by default.
 
         Raises:
-            UserError: If an adapter does not belong on this base.
+            UserError: If the adapters cannot be mixed on this base (:func:`meld.engine.adapters.load_experts`), or not
+                in this way.
         """
         ...
+
+
+@runtime_checkable
+class TokenWiseEngine(Protocol):
+    """An engine that can also route every token in every layer (``router=arrow``)."""
+
+    def open_token_wise(
+        self, lm: LanguageModel, adapters: Mapping[str, Path], top_k: int, temperature: float
+    ) -> MixtureModel:
+        """Put experts on a base model whose layers choose among them for each token.
+
+        Args:
+            lm: The frozen base model.
+            adapters: Expert name to adapter folder.
+            top_k: Experts per token and layer.
+            temperature: Of the softmax over the chosen experts.
+        """
+        ...
+
+
+def check_combination(engine: str, known: frozenset[str], combination: Combination) -> None:
+    """Refuse a combination that an engine cannot carry out.
+
+    Raises:
+        UserError: Naming an engine that can.
+    """
+    if combination.method not in known:
+        raise UserError(
+            f"engine={engine} cannot combine updates by {combination.method!r}, only by {', '.join(sorted(known))}.",
+            where="mixer",
+            fix="engine=hf, or mixer=cat",
+        )
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from meld.pipeline.memory import show_memory
 from meld.pipeline.node import Node, Plan
 from meld.pipeline.plan import make_plan
 from meld.serializer.prompt import PromptWriter
@@ -46,6 +47,7 @@ def show(tree: Mapping[str, Any], store: Store, console: Console) -> None:
     console.print(
         f"{len(nodes)} artifacts, {new} to be computed: {about if new else 'nothing to do'}{extra}", highlight=False
     )
+    show_memory(tree, plan.backbone, len(plan.experts), console)
     _sample_prompts(plan, console)
 
 

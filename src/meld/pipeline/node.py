@@ -22,6 +22,7 @@ PART_OF = {
     "features": "select",
     "influence": "select",
     "pick": "select",
+    "register": "route",
     "gold": "evaluate",
     "baseline": "evaluate",
 }
@@ -69,8 +70,8 @@ class Plan:
 
     Attributes:
         nodes: Inputs come before the nodes that read them.
-        units: The units, in the order of the suite.
-        experts: Units with an expert.
+        units: The units that are answered, in the order of the suite; with masking the targets alone.
+        experts: Those of them that experts answer.
         synthetic: Datasets that the project made itself.
         workshop: Shared models.
         trainer: Fits modules.

@@ -6,15 +6,30 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from meld.config.build import build
+from meld.config.roster import JOINT
 from meld.config.validate import STAGES
 from meld.dataset.base import Dataset, Source
 from meld.dataset.io import digest_unit, save_gold, save_unit
+from meld.dataset.withheld import withhold
+from meld.pipeline import roster
 from meld.pipeline.components import Components, build_components
 from meld.pipeline.node import Node, Plan, Run
 from meld.pipeline.workshop import Workshop
+from meld.router.fixed import OwnExpert
 from meld.seeds import derive
 from meld.selector.meld_ds import MeldDS
-from meld.stages import annotate, encode, evaluate, infer, init, metapath, refine, route, select, serialize
+from meld.stages import (
+    annotate,
+    encode,
+    evaluate,
+    infer,
+    init,
+    metapath,
+    refine,
+    route,
+    select,
+    serialize,
+)
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.paths import check_seeds, possible_steps
 from meld.store.keys import component_spec, digest, file_digest
@@ -52,9 +67,13 @@ class _Planner:
         self.datasets: dict[str, Dataset] = {
             n: build(cfg, allow=allow, place=f"datasets.{n}") for n, cfg in tree["datasets"].items()
         }
-        self.workshop = Workshop(self.tasks, self.c.serializer, self.c.encoder)
+        self.joint = bool(getattr(self.c.expert, "shared", False))
+        self.exclude = tuple(tree.get("exclude") or ())
+        self.lenders: dict[str, tuple[str, ...]] = {}
+        self.workshop = Workshop(self.tasks, self.c.serializer, self.c.encoder, self.lenders)
         self.nodes: dict[str, Node] = {}
         self.sources: dict[str, Callable[[], Source]] = {}
+        self.contents: dict[str, tuple[str, str]] = {}
         self.spec = {
             name: component_spec(tree[name])
             for name in Components.__dataclass_fields__
@@ -62,6 +81,9 @@ class _Planner:
         }
         self.weights = {name: getattr(self.c, name).fingerprint() for name in ("encoder", "backbone", "proxy")}
         self.notes: list[str] = []
+        self.router = OwnExpert() if self.joint else self.c.router
+        if self.joint:
+            self.spec["router"] = component_spec({"_target_": "meld.router.fixed.OwnExpert"})
 
     def add(
         self,
@@ -90,9 +112,18 @@ class _Planner:
         for name, dataset in self.datasets.items():
             digests, load = self._digests(name, dataset)
             self.sources[name] = load
-            for unit, (visible, hidden) in digests.items():
+            self.contents |= digests
+        self.masking, self.masked = roster.mask(self)
+        for unit, (visible, hidden) in self.contents.items():
+            load = self.sources[unit.rpartition(".")[0]]
+            if unit not in self.masking.withheld:
                 self.add("data", unit, DATA_VERSION, {}, {"content": visible}, _save_data(load, unit), seed=0)
-                self.add("gold", unit, DATA_VERSION, {}, {"content": hidden}, _save_gold(load, unit), seed=0)
+            elif unit in self.masked:
+                content = {"content": digest_unit(withhold(load().units[unit]))}
+                self.add("data", unit, DATA_VERSION, {}, content, _save_withheld(load, unit), seed=0)
+            else:
+                continue
+            self.add("gold", unit, DATA_VERSION, {}, {"content": hidden}, _save_gold(load, unit), seed=0)
 
     def _digests(self, name: str, dataset: Dataset) -> tuple[dict[str, tuple[str, str]], Callable[[], Source]]:
         """Content digests of a dataset's units, remembered by configuration and file contents."""
@@ -128,38 +159,43 @@ class _Planner:
         """All nodes."""
         self.data()
         self.units = tuple(node.unit for node in self.nodes.values() if node.stage == "data")
-        self.experts = tuple(u for u in self.units if self.task(u).solver == "llm")
-        check_seeds(self.c.metapath.seeds, self.units)
+        self.open = tuple(u for u in self.units if u not in self.masked)
+        self.experts = tuple(u for u in self.open if self.task(u).solver == "llm")
+        self.check_seeds()
+        self.asked = self.masking.targets or self.experts
+        for target in self.masking.targets:
+            task = target.rpartition(".")[2]
+            self.lenders[target] = tuple(u for u in self.open if u.rpartition(".")[2] == task)
+        roster.say_who_answers(self)
         for unit in self.units:
             self.serialize(unit)
         self.encode()
         for unit in self.units:
             self.index(unit)
-        for unit in self.units:
+        for unit in self.open:
             self.annotate(unit)
-        for unit in self.experts:
-            self.init(unit)
-        for unit in self.experts:
-            self.metapath(unit)
-        if self.spec["selector"]["_target_"] != "meld.selector.none.NoSelector":
-            for unit in self.experts:
-                self.select(unit)
-        for unit in self.experts:
-            self.refine(unit)
+        for unit in self.masked:
+            roster.add_masked_annotate(self, unit)
+        self.train()
+        for target in self.masking.targets:
+            roster.add_masked_path(self, target)
         if self.experts:
             self.route()
+            for name in sorted(self.tree.get("adapters") or {}):
+                roster.add_register(self, name)
+        answered = self.masking.targets or self.units
         # Error detection answers before data cleaning, which asks about the cells it flags.
-        for unit in sorted(self.units, key=lambda u: self.task(u).solver != "encoder"):
+        for unit in sorted(answered, key=lambda u: self.task(u).solver != "encoder"):
             self.infer(unit)
-        for unit in self.units:
+        for unit in answered:
             self.evaluate(unit)
         synthetic = tuple(name for name, dataset in self.datasets.items() if dataset.synthetic)
         order = {stage: i for i, stage in enumerate(STAGES)}
         nodes = sorted(self.nodes.values(), key=lambda node: order[node.chain_stage])
         return Plan(
             tuple(nodes),
-            self.units,
-            self.experts,
+            answered,
+            self.asked,
             synthetic,
             self.workshop,
             self.c.trainer,
@@ -167,6 +203,28 @@ class _Planner:
             tuple(self.notes),
             lambda unit: self.sources[unit.rpartition(".")[0]]().units[unit],
         )
+
+    def train(self) -> None:
+        """The experts: one per unit, or one for all."""
+        if self.joint and self.experts:
+            roster.add_joint_init(self)
+        elif not self.joint:
+            for unit in self.experts:
+                self.init(unit)
+        for unit in self.experts:
+            self.metapath(unit)
+        if self.spec["selector"]["_target_"] != "meld.selector.none.NoSelector":
+            for unit in self.experts:
+                self.select(unit)
+        if self.joint and self.experts:
+            roster.add_joint_refine(self)
+        elif not self.joint:
+            for unit in self.experts:
+                self.refine(unit)
+
+    def adapter(self, stage: str, unit: str) -> Node:
+        """The *init* or *refine* node whose adapter answers for a unit."""
+        return self.get(stage, JOINT if self.joint else unit)
 
     def task(self, unit: str) -> Task:
         """The unit's task."""
@@ -177,9 +235,9 @@ class _Planner:
         return component_spec(self.tree["tasks"][unit.rpartition(".")[2]])
 
     def unit_inputs(self, *units: str, annotated: bool = True) -> dict[str, Node]:
-        """What :meth:`Workshop.unit` needs for units."""
+        """What :meth:`Workshop.unit` needs for units, those that lend them their labels included."""
         inputs = {"encode": self.get("encode")}
-        for unit in units:
+        for unit in (*units, *(lender for borrower in units for lender in self.lenders.get(borrower, ()))):
             inputs[f"data:{unit}"] = self.get("data", unit)
             inputs[f"index:{unit}"] = self.get("index", unit)
             if annotated:
@@ -197,7 +255,7 @@ class _Planner:
         def run(context: Context, shop: Workshop) -> None:
             encode.run(context, self.c.encoder, self.c.trainer)
 
-        inputs = {f"serialize:{u}": self.get("serialize", u) for u in self.units if self.c.encoder.trains_on(u)}
+        inputs = {f"serialize:{u}": self.get("serialize", u) for u in self.open if self.c.encoder.trains_on(u)}
         config = {"encoder": self.spec["encoder"], "weights": self.weights["encoder"], "trainer": self.spec["trainer"]}
         self.add("encode", "suite", encode.VERSION, inputs, config, run, trains=True)
 
@@ -221,7 +279,7 @@ class _Planner:
             )
 
         inputs = self.unit_inputs(unit, annotated=False)
-        donors = annotate.donors(unit, self.units)
+        donors = annotate.donors(unit, self.open)
         inputs |= {f"donor:{donor}": self.get("data", donor) for donor in donors}
         config = {
             "annotator": self.spec["annotator"],
@@ -245,7 +303,22 @@ class _Planner:
         if not self.c.metapath.max_path:
             return ()
         policy = self.c.metapath
-        return possible_steps(unit, self.units, self.experts, policy.rules, policy.seeds, llm)
+        known = self.units if unit in self.masked else self.open
+        found = possible_steps(unit, known, self.experts, policy.rules, policy.seeds, llm)
+        return tuple(u for u in found if u in self.experts or self.task(u).solver == "encoder")
+
+    def seed_config(self, *units: str) -> dict[str, Any]:
+        """The seed paths whose facts experts are trained to read, and their order where it can matter."""
+        policy = self.c.metapath
+        first = {u: policy.seeds.paths(u, self.steps(u, llm=False))[:1] for u in units}
+        longer = any(len(path) > 1 for paths in first.values() for path in paths)
+        chase = {"chase": policy.rules.chase} if longer else {}
+        return {"seed_paths": first[units[0]] if len(units) == 1 else first, **chase}
+
+    def check_seeds(self) -> None:
+        """The user's paths of units, withheld ones included: what is not there is a mistake."""
+        units = tuple(self.contents)
+        check_seeds(self.c.metapath.seeds, units, tuple(u for u in units if self.task(u).solver == "llm"))
 
     def init(self, unit: str) -> None:
         steps = self.steps(unit, llm=False)
@@ -263,15 +336,12 @@ class _Planner:
                 self.c.trainer,
             )
 
-        seeds = self.c.metapath.seeds.paths(unit, steps)[:1]  # the one whose facts the expert is trained to read
         config = {
             **self.asking(unit),
             "expert": self.spec["expert"],
             "trainer": self.spec["trainer"],
-            "seed_paths": seeds,
+            **self.seed_config(unit),
         }
-        if len(seeds) and len(seeds[0]) > 1:
-            config["chase"] = self.c.metapath.rules.chase  # of one step, either order is the same
         self.add("init", unit, init.VERSION, self.unit_inputs(unit, *steps), config, run, trains=True)
 
     def metapath(self, unit: str) -> None:
@@ -282,7 +352,7 @@ class _Planner:
             metapath.run(context, questions, unit, steps, self.c.metapath, self.c.backbone, shop.model(self.c.backbone))
 
         inputs = self.unit_inputs(unit, *steps)
-        inputs |= {f"init:{u}": self.get("init", u) for u in (unit, *steps) if u in self.experts}
+        inputs |= {f"init:{u}": self.adapter("init", u) for u in (unit, *steps) if u in self.experts}
         config = {**self.asking(unit, *steps), "metapath": self.spec["metapath"]}
         self.add("metapath", unit, metapath.VERSION, inputs, config, run)
 
@@ -368,8 +438,18 @@ class _Planner:
         }
         self.add("refine", unit, refine.VERSION, inputs, config, run, trains=True)
 
+    def refined(self) -> dict[str, Node]:
+        """Every expert's adapter, by the name it has as an expert."""
+        names = (JOINT,) if self.joint and self.experts else self.experts
+        return {f"refine:{name}": self.get("refine", name) for name in names}
+
+    def router_spec(self, at_inference: bool) -> dict[str, Any]:
+        """The router's arguments that enter at inference, or all others."""
+        late: frozenset[str] = getattr(self.router, "AT_INFERENCE", frozenset())
+        return {name: value for name, value in self.spec["router"].items() if (name in late) == at_inference}
+
     def route(self) -> None:
-        router = self.c.router
+        router = self.router
 
         def run(context: Context, shop: Workshop) -> None:
             if router.needs_answers:
@@ -387,11 +467,9 @@ class _Planner:
                 getattr(router, "queries_per_unit", 0),
             )
 
-        inputs = self.unit_inputs(*self.experts)
-        for u in self.experts:
-            inputs[f"refine:{u}"] = self.get("refine", u)
-            inputs[f"metapath:{u}"] = self.get("metapath", u)
-        config = {**self.asking(*self.experts), "router": self.spec["router"], "trainer": self.spec["trainer"]}
+        inputs = {**self.unit_inputs(*self.experts), **self.refined()}
+        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in self.experts}
+        config = {**self.asking(*self.experts), "router": self.router_spec(False), "trainer": self.spec["trainer"]}
         self.add("route", "suite", route.VERSION, inputs, config, run, trains=True)
 
     def infer(self, unit: str) -> None:
@@ -405,7 +483,8 @@ class _Planner:
         steps = self.steps(unit, llm=True)
 
         def run(context: Context, shop: Workshop) -> None:
-            questions = {u: shop.questions(context, u, self.c.backbone) for u in (unit, *steps) if u in self.experts}
+            asked = (unit, *(step for step in steps if step in self.experts))
+            questions = {u: shop.questions(context, u, self.c.backbone) for u in asked}
             infer.run_llm(
                 context,
                 questions,
@@ -413,21 +492,25 @@ class _Planner:
                 unit,
                 steps,
                 self.c.metapath.rules,
-                self.c.router,
+                self.router,
                 self.c.mixer,
                 self.c.engine,
                 self.c.backbone,
                 shop.model(self.c.backbone),
+                self.exclude,
             )
 
-        inputs = self.unit_inputs(unit, *steps)
-        inputs |= {f"refine:{u}": self.get("refine", u) for u in self.experts}
-        inputs |= {f"init:{u}": self.get("init", u) for u in steps if u in self.experts}
+        inputs = {**self.unit_inputs(unit, *steps), **self.refined()}
+        inputs |= {f"register:{n}": self.get("register", n) for n in sorted(self.tree.get("adapters") or {})}
+        inputs |= {f"init:{u}": self.adapter("init", u) for u in steps if u in self.experts}
         inputs |= {"route": self.get("route"), "metapath": self.get("metapath", unit)}
         flags = f"infer:{unit.rpartition('.')[0]}.ed"
         if getattr(self.task(unit), "cells", None) == "flagged" and flags in self.nodes:
             inputs["flags"] = self.nodes[flags]
         config = {**self.asking(unit, *steps), "mixer": self.spec["mixer"], "engine": self.spec["engine"]}
+        late = self.router_spec(True)
+        config |= {"router": late} if late else {}
+        config |= {"exclude": sorted(self.exclude)} if self.exclude else {}
         self.add("infer", unit, infer.VERSION, inputs, config, run)
 
     def evaluate(self, unit: str) -> None:
@@ -448,6 +531,13 @@ class _Planner:
 def _save_data(load: Callable[[], Source], unit: str) -> Run:
     def run(context: Context, shop: Workshop) -> None:
         save_unit(load().units[unit], context.out)
+
+    return run
+
+
+def _save_withheld(load: Callable[[], Source], unit: str) -> Run:
+    def run(context: Context, shop: Workshop) -> None:
+        save_unit(withhold(load().units[unit]), context.out)
 
     return run
 

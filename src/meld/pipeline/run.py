@@ -26,6 +26,7 @@ from meld.logger.base import LightningSink, MetricLogger, MetricSink
 from meld.pipeline.display import Display
 from meld.pipeline.node import Node, Plan, artifact
 from meld.pipeline.plan import make_plan
+from meld.pipeline.routing import write_routing
 from meld.report.html import write_report
 from meld.report.paths import search_costs, write_paths
 from meld.report.results import Cost, Row, rows_of, write_costs, write_environment, write_json, write_results
@@ -296,18 +297,7 @@ def _write_run(
             rows += rows_of(dataset, task, name, [Score(**s) for s in scores], hash_)
     config = {**identity(tree, choices), "synthetic": list(plan.synthetic)}
     write_results(folder, config, hash_, rows)
-    routing = {u: read_json(made[f"infer:{u}"] / "routing.json") for u in plan.experts}
-    if routing:
-        write_json(
-            folder / "routing.json",
-            {
-                "experts": list(plan.experts),
-                "units": {
-                    u: {"mean_weights": r["mean_weights"], "entropy": r["entropy"], "path": r["path"]}
-                    for u, r in routing.items()
-                },
-            },
-        )
+    write_routing(plan, made, folder, sink)
     selection = _selection(plan, made)
     if selection:
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
@@ -318,11 +308,11 @@ def _write_run(
 def _selection(plan: Plan, made: Mapping[str, Path]) -> dict[str, Any]:
     """What selection kept, by unit and provenance."""
     units = {}
-    for unit in plan.experts:
-        if f"pick:{unit}" not in made:
-            continue
+    for unit in (id_.partition(":")[2] for id_ in made if id_.startswith("pick:")):
         picked = read_json(made[f"pick:{unit}"] / "selected.json")
-        rounds = read_json(made[f"refine:{unit}"] / "rounds.json")["rounds"]
+        # One adapter for all units (expert=joint) is refined without an auxiliary set.
+        place = made.get(f"refine:{unit}")
+        rounds = read_json(place / "rounds.json")["rounds"] if place is not None else []
         units[unit] = {
             "pool": picked["pool"],
             "selected": len(picked["ids"]),

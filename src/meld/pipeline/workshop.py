@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from meld.backbone.huggingface import HuggingFaceBackbone
@@ -24,12 +24,20 @@ class Workshop:
         tasks: Tasks by name.
         serializer: Writes entities.
         encoder: Opens encoders.
+        lenders: For units whose own labels are withheld, the units that lend them theirs.
     """
 
-    def __init__(self, tasks: Mapping[str, Task], serializer: Serializer, encoder: ContrastiveEncoder) -> None:
+    def __init__(
+        self,
+        tasks: Mapping[str, Task],
+        serializer: Serializer,
+        encoder: ContrastiveEncoder,
+        lenders: Mapping[str, Sequence[str]] | None = None,
+    ) -> None:
         self.tasks = dict(tasks)
         self.serializer = serializer
         self.encoder = encoder
+        self.lenders = dict(lenders or {})
         self._models: dict[str, LanguageModel] = {}
         self._embedders: dict[str, Embedder] = {}
         self._units: dict[tuple[str, str], Unit] = {}
@@ -46,6 +54,7 @@ class Workshop:
                 backbone.as_decoder,
                 backbone.relative,
                 backbone.attention,
+                backbone.quantization,
                 backbone.device,
             )
         )
@@ -77,6 +86,7 @@ class Workshop:
                 index,
                 paths["annotate"],
                 self._opener(context),
+                [self.unit(context, lender) for lender in self.lenders.get(name, ())],
             )
         return self._units[same]
 

@@ -78,7 +78,8 @@ class Explanation:
         edits: What its steps changed in this query.
         context: Facts that the experts saw beside the tuples.
         demonstrations: Retrieved ones, the most similar first.
-        experts: Experts with their weights, highest first; empty where the encoder alone answered.
+        experts: Experts with their weights, highest first; empty where the encoder alone answered, or where experts
+            are mixed token by token.
         choices: Answers that were ranked, best first.
         output: The answer.
         score: Confidence in it.
@@ -203,6 +204,7 @@ class Explainer:
     def __init__(self, run: Path, unit: str) -> None:
         self.run = run
         self.unit = unit
+        self._samples: dict[str, dict[str, Sample]] = {}
 
     def explain(self, ids: Sequence[str]) -> list[Explanation]:
         """Explain predictions of the unit, in the order given."""
@@ -239,10 +241,16 @@ class Explainer:
         table, _, record = answer.partition(":")
         return as_line(self._tables[table].rows.get(record, {})) if table in self._tables else ""
 
-    @cached_property
-    def _samples(self) -> Mapping[str, Sample]:
-        folder = artifact(self.run, "annotate", self.unit)
-        return {} if folder is None else {s.id: s for s in load_samples(folder / "samples.parquet")}
+    def _sample(self, id_: str) -> Sample | None:
+        """A demonstration: a sample of the unit, or one lent by the unit in whose name its id begins."""
+        for unit in dict.fromkeys((self.unit, id_.partition("/")[0])):
+            if unit not in self._samples:
+                folder = artifact(self.run, "annotate", unit)
+                found = [] if folder is None else load_samples(folder / "samples.parquet")
+                self._samples[unit] = {sample.id: sample for sample in found}
+            if id_ in self._samples[unit]:
+                return self._samples[unit][id_]
+        return None
 
     @cached_property
     def _path(self) -> tuple[str, ...]:
@@ -257,10 +265,11 @@ class Explainer:
         found = {}
         for row in pq.read_table(path, filters=[("query_id", "in", list(ids))]).to_pylist():
             pairs = zip(row["ids"], row["similarities"], strict=True)
-            known = [(self._samples[id_], similarity) for id_, similarity in pairs if id_ in self._samples]
+            known = [(self._sample(id_), similarity) for id_, similarity in pairs]
             found[row["query_id"]] = tuple(
                 Demonstration(s.id, similarity, s.label, s.provenance, s.query.entities, s.query.target, None)
                 for s, similarity in known
+                if s is not None
             )
         return found
 
@@ -309,6 +318,8 @@ class Explainer:
             notes.append(f"{asked.shortened} values were shortened to fit the prompt.")
         if not self._queries:
             notes.append("The unit's data is gone from the store; the query is shown as it was asked.")
+        if asked is not None and asked.prompt and not len(row["experts"]):
+            notes.append("The experts are mixed layer by layer and token by token: a whole query has no weights.")
         if row["status"] == "invalid":
             notes.append("Nothing usable came back, which counts as wrong.")
         if asked is not None and demonstrations and asked.n_demos < len(demonstrations):

@@ -295,11 +295,20 @@ def _routing(content: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     experts = [str(expert) for expert in content["experts"]]
     lines = []
+    if not content.get("per_query", True):
+        return {"experts": experts, "lines": [], "most": 0.0, "load": [], "balance": {}, "per_query": False}
     for unit, line in sorted(content["units"].items()):
         weights = [float(weight) for weight in line["mean_weights"]]
         if len(weights) == len(experts):
             lines.append({"unit": str(unit), "weights": weights, "entropy": float(line["entropy"])})
-    return {"experts": experts, "lines": lines, "most": math.log(len(experts)) if len(experts) > 1 else 0.0}
+    return {
+        "experts": experts,
+        "lines": lines,
+        "most": math.log(len(experts)) if len(experts) > 1 else 0.0,
+        "load": [float(share) for share in content.get("load", ())],
+        "balance": dict(content.get("balance", {})),
+        "per_query": True,
+    }
 
 
 def _answers(path: Path) -> Answers:

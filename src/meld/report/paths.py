@@ -81,13 +81,15 @@ class PathLine:
 
 
 def search_costs(made: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """What each unit's search took, from its artifact.
+    """What each unit's search took, from its artifact; units that were not searched for are left out.
 
     Args:
         made: Artifact folders by ``<stage>:<unit>``.
     """
     costs = []
     for unit, folder in _searched(made).items():
+        if not (folder / "search.json").is_file():
+            continue  # withheld labels leave nothing to search on
         found = read_json(folder / "path.json")
         seconds = read_json(folder / "search.json")["seconds"]
         costs.append(

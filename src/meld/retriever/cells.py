@@ -25,6 +25,9 @@ from meld.types import Query, Table
 _MAX_DISTINCT = 3000
 """Distinct values of a column, most frequent first, that are compared character by character."""
 
+_VERDICT = "cell"
+"""Name of the fact with which error detection judges a cell."""
+
 FEATURES = (
     "count",
     "pattern_count",
@@ -211,10 +214,15 @@ def cell_facts(evidence: Evidence, probability: float | None = None) -> tuple[tu
     facts = []
     if probability is not None:
         word = "wrong" if probability > 0.8 else "doubtful" if probability > 0.3 else "fine"
-        facts.append(("cell", word))
+        facts.append((_VERDICT, word))
     if evidence.suggestions:
         facts.append(("table says", evidence.suggestions[0][0]))
     return tuple(facts)
+
+
+def is_judged(query: Query) -> bool:
+    """Whether error detection has told the query what it makes of its cell (:func:`cell_facts`)."""
+    return any(name == _VERDICT for name, _ in query.context)
 
 
 def evidence_of(queries: Sequence[Query], cells: CellEvidence) -> list[Evidence]:

@@ -16,6 +16,9 @@ from meld.types import Entity, Query, Table
 _DEPTH = 10
 """Neighbours kept per tuple."""
 
+_NEAREST = "nearest"
+"""Name of the first fact that blocking attaches to a pair."""
+
 
 @dataclass(frozen=True)
 class Link:
@@ -130,9 +133,18 @@ def link_facts(link: Link, left: Entity, right: Entity) -> tuple[tuple[str, str]
     margin = (
         "ahead" if link.margin > 0.05 else "even" if link.margin > -0.05 else "behind" if link.margin > -0.2 else "far"
     )
+    return ((_NEAREST, nearest), ("margin", margin), ("codes", shared_codes(left, right)))
+
+
+def shared_codes(left: Entity, right: Entity) -> str:
+    """Whether two tuples name a model number in common: ``same``, ``different`` or ``unknown``."""
     a, b = codes(" ".join(left.values())), codes(" ".join(right.values()))
-    shared = "same" if a & b else "different" if a and b else "unknown"
-    return (("nearest", nearest), ("margin", margin), ("codes", shared))
+    return "same" if a & b else "different" if a and b else "unknown"
+
+
+def is_linked(query: Query) -> bool:
+    """Whether blocking has told the query how its two tuples stand to each other (:func:`link_facts`)."""
+    return any(name == _NEAREST for name, _ in query.context)
 
 
 def pair_partners(tables: Mapping[str, Table], vectors: Vectors, render: Render) -> Partners | None:

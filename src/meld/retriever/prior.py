@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rapidfuzz import fuzz
 
 from meld.retriever.cells import Evidence
-from meld.retriever.partners import Link, link_facts
+from meld.retriever.partners import Link, shared_codes
 from meld.text import words
 from meld.types import Entity
 
@@ -105,35 +105,28 @@ def pair_features(link: Link | None, left: Entity, right: Entity, cosine: float 
         shared / smaller,
         float(np.mean(same)) if same else 0.5,
     ]
+    codes = shared_codes(left, right)
+    known = [float(codes == "same"), float(codes == "different")]
     if link is None:
-        return np.array([*features, cosine, *[0.0] * 6])
-    facts = dict(link_facts(link, left, right))
-    return np.array(
-        [
-            *features,
-            link.similarity,
-            link.margin,
-            1.0 / link.rank_right,
-            1.0 / link.rank_left,
-            float(link.rank_right == 1 and link.rank_left == 1),
-            float(facts["codes"] == "same"),
-            float(facts["codes"] == "different"),
-        ]
-    )
+        return np.array([*features, cosine, *[0.0] * 4, *known])
+    nearest = [1.0 / link.rank_right, 1.0 / link.rank_left, float(link.rank_right == 1 and link.rank_left == 1)]
+    return np.array([*features, link.similarity, link.margin, *nearest, *known])
 
 
-def repair_features(value: str, evidence: Evidence, options: Sequence[str]) -> FloatArray:
+def repair_features(value: str, evidence: Evidence, options: Sequence[str], judged: bool = True) -> FloatArray:
     """Evidence for each candidate repair of a cell, shape (n_options, f).
 
     Args:
         value: The cell as it is.
         evidence: What its table says.
         options: Candidates; the value itself may be among them.
+        judged: Whether the value itself has been judged against its table, which is what error detection does.
     """
     weight = dict(evidence.suggestions)
     rank = {suggestion: number for number, (suggestion, _) in enumerate(evidence.suggestions, start=1)}
     by_name = evidence.features
-    own = [1.0, by_name[0], by_name[2], by_name[4], by_name[7], float(not value)]
+    verdict = [by_name[0], by_name[2], by_name[4], by_name[7]] if judged else [0.0] * 4
+    own = [1.0, *verdict, float(not value)]
     rows = []
     for option in options:
         if option == value:

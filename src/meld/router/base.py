@@ -64,6 +64,9 @@ class Router(Protocol):
 
     needs_answers: bool
     """Whether :meth:`fit` learns from experts' answers, which cost a pass of every expert over the labelled queries."""
+    token_wise: bool
+    """Whether it routes every token inside every layer. Such a router yields no weights per query: :meth:`open` is
+    never called, the engine routes."""
 
     def fit(
         self,
@@ -95,9 +98,56 @@ class Router(Protocol):
         """
         ...
 
-    def open(self, folder: Path, experts: Sequence[str]) -> Routing:
-        """Load a fitted router."""
+    def register(
+        self,
+        folder: Path,
+        experts: Sequence[str],
+        queries: Sequence[RoutedQuery],
+        out: Path,
+        progress: Progress,
+    ) -> dict[str, float]:
+        """Fit what the router has to know about one more expert, with everything it learnt before frozen.
+
+        Args:
+            folder: The fitted router.
+            experts: The experts it was fitted for.
+            queries: Labelled queries answered by those experts and, in the last column, the new one.
+            out: Folder for what was fitted.
+            progress: The display.
+
+        Returns:
+            Numbers worth knowing about the fit.
+        """
         ...
+
+    def open(self, folder: Path, experts: Sequence[str], added: Sequence[Path] = ()) -> Routing:
+        """Load a fitted router.
+
+        Args:
+            folder: What :meth:`fit` wrote.
+            experts: The experts it was fitted for.
+            added: What :meth:`register` wrote, one folder for each further expert, in the order of their columns.
+        """
+        ...
+
+
+def routed_query(unit: str, text: str, probabilities: NDArray[np.float64], scores: NDArray[np.float64]) -> RoutedQuery:
+    """What experts made of one labelled query. Written answers are judged by the label's score alone.
+
+    Args:
+        unit: The query's unit.
+        text: The query for the encoder.
+        probabilities: Shape (experts, options), each expert's distribution over the options, the label first.
+        scores: Shape (experts,), each expert's score of the label.
+    """
+    n, several = len(probabilities), probabilities.shape[1] > 1
+    return RoutedQuery(
+        unit,
+        text,
+        -np.log(np.maximum(probabilities[:, 0], 1e-12)) if several else -scores,
+        (probabilities.argmax(axis=1) == 0) & several,
+        off_gold_agreement(probabilities, 0) if several else np.zeros((n, n)),
+    )
 
 
 def off_gold_agreement(probabilities: NDArray[np.float64], gold: int) -> NDArray[np.float64]:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import lightning as L
 import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
-from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from meld.encoder.contrastive import freeze_below, linear_decay
 from meld.encoder.loss import contrastive_loss
-from meld.encoder.vectors import Embedder
-from meld.progress import Progress, quiet_libraries
+from meld.progress import Progress
 from meld.router.base import RoutedQuery, Routing
-from meld.seeds import derive
-from meld.trainer.fit import LightningTrainer, SeededData
+from meld.router.copied import CopyRouting, EncoderCopy, embed_texts, fit_row, load_rows, save_row
+from meld.trainer.fit import LightningTrainer
 
 
 class Head(nn.Module):
@@ -39,8 +36,15 @@ class Head(nn.Module):
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Cosines of queries and experts, (n, d) to (n, experts)."""
-        query = nn.functional.normalize(self.map(vectors), dim=1)
-        return query @ nn.functional.normalize(self.experts, dim=1).T
+        return self.mapped(vectors) @ nn.functional.normalize(self.experts, dim=1).T
+
+    def mapped(self, vectors: Tensor) -> Tensor:
+        """Unit vectors that the experts' vectors are compared with, (n, d) to (n, d)."""
+        return nn.functional.normalize(self.map(vectors), dim=1)
+
+    def row_scores(self, vectors: Tensor, row: Tensor) -> Tensor:
+        """Cosines of queries and one further expert's vector, (n, d) to (n,)."""
+        return self.mapped(vectors) @ nn.functional.normalize(row, dim=0)
 
 
 def diversity_penalty(weights: Tensor, agreement: Tensor) -> Tensor:
@@ -53,88 +57,29 @@ def diversity_penalty(weights: Tensor, agreement: Tensor) -> Tensor:
     return 0.5 * torch.einsum("ni,nj,nij->n", weights, weights, agreement).mean()
 
 
-class LitRouter(L.LightningModule):
-    """Trains the router.
+def router_loss(cosines: Tensor, batch: Sequence[RoutedQuery], tau: float, diversity: float) -> Tensor:
+    """Contrastive loss of each query against the experts, mean over all positives, plus the diversity term (Eq. 2).
+
+    It does not depend on k. A query that every expert answers right says nothing about preference and takes part in the
+    diversity term alone.
 
     Args:
-        model: A copy of M_RAG (``SentenceTransformer``).
-        head: The light head.
+        cosines: Shape (n, experts).
+        batch: The queries.
         tau: Temperature.
         diversity: Weight of the diversity term.
-        lr: Learning rate of the head.
-        encoder_lr: Learning rate of the encoder layers that are tuned.
-        tuned_layers: How many of the encoder's last layers are fine-tuned.
-        total_steps: Length of the schedule.
     """
-
-    def __init__(
-        self,
-        model: Any,
-        head: Head,
-        tau: float,
-        diversity: float,
-        lr: float,
-        encoder_lr: float,
-        tuned_layers: int,
-        total_steps: int,
-    ) -> None:
-        super().__init__()
-        self.model = model
-        self.head = head
-        self.tau = tau
-        self.diversity = diversity
-        self.lr = lr
-        self.encoder_lr = encoder_lr
-        self.total_steps = total_steps
-        freeze_below(model, tuned_layers)
-        self.strict_loading = False
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what is trained."""
-        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
-        checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
-
-    def cosines(self, texts: Sequence[str]) -> Tensor:
-        """Query-expert cosines, shape (n, experts)."""
-        features = {
-            name: value.to(self.device) if isinstance(value, Tensor) else value
-            for name, value in self.model.preprocess(list(texts)).items()
-        }
-        vectors = nn.functional.normalize(self.model(features)["sentence_embedding"], dim=1)
-        cosines: Tensor = self.head(vectors)
-        return cosines
-
-    def loss(self, batch: Sequence[RoutedQuery]) -> Tensor:
-        """Contrastive loss of each query against the experts, plus the diversity term. It does not depend on k."""
-        cosines = self.cosines([query.text for query in batch])
-        experts = cosines.shape[1]
-        positive = torch.tensor(np.stack([query.positives for query in batch]), device=cosines.device)
-        # All experts positive says nothing about preference; such a query only takes part in the diversity term.
-        telling = ~positive.all(dim=1)
-        loss = torch.zeros((), device=cosines.device)
-        if telling.any():
-            chosen = cosines[telling]
-            owner = torch.arange(len(chosen), device=cosines.device).repeat_interleave(experts)
-            count = positive[telling].sum(dim=1).float().mean()
-            loss = contrastive_loss(chosen.reshape(-1), owner, positive[telling].reshape(-1), self.tau) / count
-        agreement = torch.tensor(np.stack([q.agreement for q in batch]), device=cosines.device, dtype=cosines.dtype)
-        return loss + self.diversity * diversity_penalty((cosines / self.tau).softmax(dim=1), agreement)
-
-    def training_step(self, batch: Sequence[RoutedQuery], batch_idx: int) -> Tensor:
-        """One batch."""
-        loss = self.loss(batch)
-        self.log("train/loss", loss, batch_size=len(batch))
-        return loss
-
-    def configure_optimizers(self) -> Any:
-        """AdamW with a smaller rate for the encoder's layers."""
-        encoder = [p for p in self.model.parameters() if p.requires_grad]
-        groups = [{"params": list(self.head.parameters()), "lr": self.lr}]
-        if encoder:
-            groups.append({"params": encoder, "lr": self.encoder_lr})
-        optimizer = torch.optim.AdamW(groups, weight_decay=0.01)
-        schedule = linear_decay(optimizer, self.total_steps)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    experts = cosines.shape[1]
+    positive = torch.tensor(np.stack([query.positives for query in batch]), device=cosines.device)
+    telling = ~positive.all(dim=1)
+    loss = torch.zeros((), device=cosines.device)
+    if telling.any():
+        chosen = cosines[telling]
+        owner = torch.arange(len(chosen), device=cosines.device).repeat_interleave(experts)
+        count = positive[telling].sum(dim=1).float().mean()
+        loss = contrastive_loss(chosen.reshape(-1), owner, positive[telling].reshape(-1), tau) / count
+    agreement = torch.tensor(np.stack([q.agreement for q in batch]), device=cosines.device, dtype=cosines.dtype)
+    return loss + diversity * diversity_penalty((cosines / tau).softmax(dim=1), agreement)
 
 
 class ContrastiveRouter:
@@ -154,6 +99,7 @@ class ContrastiveRouter:
     """
 
     needs_answers = True
+    token_wise = False
     EXECUTION_ONLY: ClassVar[frozenset[str]] = frozenset({"embed_batch_size"})
 
     def __init__(
@@ -170,15 +116,9 @@ class ContrastiveRouter:
         embed_batch_size: int = 64,
     ) -> None:
         self.tau = tau
-        self.diversity = diversity
-        self.lr = lr
-        self.encoder_lr = encoder_lr
-        self.tuned_layers = tuned_layers
-        self.epochs = epochs
-        self.batch_size = batch_size
         self.queries_per_unit = queries_per_unit
-        self.max_length = max_length
-        self.embed_batch_size = embed_batch_size
+        self.objective = partial(router_loss, tau=tau, diversity=diversity)
+        self.copy = EncoderCopy(lr, encoder_lr, tuned_layers, epochs, batch_size, max_length, embed_batch_size)
 
     def fit(
         self,
@@ -193,60 +133,40 @@ class ContrastiveRouter:
         logger: Logger | None = None,
     ) -> dict[str, float]:
         """Learn expert vectors, head and tuned layers from the experts' answers to labelled queries."""
-        embedder = Embedder(str(encoder), self.max_length, self.embed_batch_size, device="cpu")
-        vectors = torch.tensor(embedder.embed([query.text for query in queries], progress))
+        embedder = self.copy.open(encoder, device="cpu")
+        vectors = torch.tensor(embed_texts(embedder, queries, progress))
         overall = vectors.mean(dim=0)
         centroids = []
         for expert in experts:
             own = [i for i, query in enumerate(queries) if query.unit == expert]
             centroids.append(vectors[own].mean(dim=0) if own else overall)
         head = Head(vectors.shape[1], torch.stack(centroids))
-        steps = -(-len(queries) // self.batch_size) * self.epochs
-        module = LitRouter(
-            embedder.model, head, self.tau, self.diversity, self.lr, self.encoder_lr, self.tuned_layers, max(1, steps)
-        )
-        data = SeededData(queries, (), self.batch_size, derive(seed, "order"))
-        trainer.fit(
-            module,
-            data,
-            epochs=self.epochs,
-            seed=derive(seed, "dropout"),
-            work=work,
-            what="train router",
-            progress=progress,
-            logger=logger,
-        )
-        module.eval()
-        with quiet_libraries():
-            embedder.model.save(str(out / "encoder"), create_model_card=False)
-        save_file({k: v.contiguous() for k, v in module.head.state_dict().items()}, out / "head.safetensors")
+        return self.copy.fit(embedder, head, self.objective, queries, out, work, trainer, seed, progress, logger)
+
+    def register(
+        self, folder: Path, experts: Sequence[str], queries: Sequence[RoutedQuery], out: Path, progress: Progress
+    ) -> dict[str, float]:
+        """Fit one more expert's vector; it starts at the mean of the queries that the expert answers right."""
+        head = _load_head(folder)
+        vectors = torch.tensor(embed_texts(self.copy.open(folder / "encoder"), queries, progress))
+        right = torch.tensor([bool(query.positives[-1]) for query in queries])
         with torch.no_grad():
-            chosen = self._weights(embedder, module.head, [query.text for query in queries], progress).argmax(axis=1)
-        hits = [bool(query.positives[choice]) for query, choice in zip(queries, chosen, strict=True)]
-        return {"queries": len(queries), "first_choice_is_positive": round(float(np.mean(hits)), 4)}
+            mapped = head.mapped(vectors)
+        start = nn.functional.normalize((mapped[right] if right.any() else mapped).mean(dim=0), dim=0)
+        row, numbers = fit_row(head, vectors, queries, self.objective, start)
+        save_row(row, out)
+        return {"queries": len(queries), "right": int(right.sum()), **numbers}
 
-    def open(self, folder: Path, experts: Sequence[str]) -> Routing:
+    def open(self, folder: Path, experts: Sequence[str], added: Sequence[Path] = ()) -> Routing:
         """Load a fitted router."""
-        embedder = Embedder(str(folder / "encoder"), self.max_length, self.embed_batch_size)
-        state = load_file(folder / "head.safetensors")
-        head = Head(state["map.weight"].shape[0], state["experts"])
-        head.load_state_dict(state)
-        return _Fitted(self, embedder, head.eval())
+        return CopyRouting(self.copy.open(folder / "encoder"), _load_head(folder), self._weights, load_rows(added))
 
-    @torch.no_grad()
-    def _weights(self, embedder: Embedder, head: Head, texts: Sequence[str], progress: Progress) -> NDArray[np.float64]:
-        distinct = sorted(set(texts))
-        row = {text: i for i, text in enumerate(distinct)}
-        cosines = head(torch.tensor(embedder.embed(distinct, progress)))
-        weights: NDArray[np.float64] = (cosines / self.tau).softmax(dim=1).double().numpy()
-        return weights[[row[text] for text in texts]]
+    def _weights(self, cosines: Tensor) -> Tensor:
+        return (cosines / self.tau).softmax(dim=1)
 
 
-class _Fitted:
-    def __init__(self, router: ContrastiveRouter, embedder: Embedder, head: Head) -> None:
-        self.router = router
-        self.embedder = embedder
-        self.head = head
-
-    def weights(self, units: Sequence[str], texts: Sequence[str], progress: Progress) -> NDArray[np.float64]:
-        return self.router._weights(self.embedder, self.head, texts, progress)
+def _load_head(folder: Path) -> Head:
+    state = load_file(folder / "head.safetensors")
+    head = Head(state["map.weight"].shape[0], state["experts"])
+    head.load_state_dict(state)
+    return head.eval()

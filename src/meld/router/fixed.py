@@ -18,6 +18,7 @@ class OwnExpert:
     """Every query goes to the expert of its own unit; a unit without one is spread over all experts."""
 
     needs_answers = False
+    token_wise = False
 
     def fit(
         self,
@@ -34,15 +35,22 @@ class OwnExpert:
         """Nothing to learn."""
         return {}
 
-    def open(self, folder: Path, experts: Sequence[str]) -> Routing:
+    def register(
+        self, folder: Path, experts: Sequence[str], queries: Sequence[RoutedQuery], out: Path, progress: Progress
+    ) -> dict[str, float]:
+        """Nothing to learn."""
+        return {}
+
+    def open(self, folder: Path, experts: Sequence[str], added: Sequence[Path] = ()) -> Routing:
         """The rule."""
-        return _Rule(tuple(experts), own=True)
+        return _Rule(tuple(experts), len(added), own=True)
 
 
 class Uniform:
     """Every expert weighs the same."""
 
     needs_answers = False
+    token_wise = False
 
     def fit(
         self,
@@ -59,21 +67,27 @@ class Uniform:
         """Nothing to learn."""
         return {}
 
-    def open(self, folder: Path, experts: Sequence[str]) -> Routing:
+    def register(
+        self, folder: Path, experts: Sequence[str], queries: Sequence[RoutedQuery], out: Path, progress: Progress
+    ) -> dict[str, float]:
+        """Nothing to learn."""
+        return {}
+
+    def open(self, folder: Path, experts: Sequence[str], added: Sequence[Path] = ()) -> Routing:
         """The rule."""
-        return _Rule(tuple(experts), own=False)
+        return _Rule(tuple(experts), len(added), own=False)
 
 
 class _Rule:
-    def __init__(self, experts: tuple[str, ...], own: bool) -> None:
+    def __init__(self, experts: tuple[str, ...], added: int, own: bool) -> None:
         self.experts = experts
+        self.n = len(experts) + added
         self.own = own
 
     def weights(self, units: Sequence[str], texts: Sequence[str], progress: Progress) -> NDArray[np.float64]:
-        n = len(self.experts)
-        rows = np.full((len(units), n), 1.0 / n)
+        rows = np.full((len(units), self.n), 1.0 / self.n)
         if self.own:
             for row, unit in enumerate(units):
                 if unit in self.experts:
-                    rows[row] = np.eye(n)[self.experts.index(unit)]
+                    rows[row] = np.eye(self.n)[self.experts.index(unit)]
         return rows

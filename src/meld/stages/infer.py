@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_predictions, save_predictions
-from meld.engine.base import Engine, MixtureModel
+from meld.engine.base import Engine, MixtureModel, TokenWiseEngine
 from meld.metapath.base import StepRules
 from meld.metapath.edits import Walk, walk
 from meld.metapath.record import Asked, save_asked
+from meld.mixer.combination import Combination
 from meld.retriever.cells import cell_facts, evidence_of
+from meld.router.arrow import ArrowRouter
 from meld.router.base import Router
+from meld.router.load import restrict, usage
 from meld.stages.answering import Answered, answer_fully
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.metapath import expert_asker, load_path, say_over
@@ -27,13 +30,14 @@ from meld.stages.unit import Questions, Unit
 from meld.task.ed import CORRECT, ERROR
 from meld.types import Prediction, Query
 
-VERSION = 3
+VERSION = 4
 
 
 class Mixer(Protocol):
-    """Turns router weights into gates."""
+    """Turns router weights into gates, and says what becomes of the updates of the experts that they choose."""
 
     mixes: str
+    combination: Combination
 
     def gates(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
         """Gates of each query, shape (n, experts)."""
@@ -52,12 +56,14 @@ def run_llm(
     engine: Engine,
     backbone: HuggingFaceBackbone,
     lm: LanguageModel,
+    exclude: Sequence[str] = (),
 ) -> None:
     """Write ``predictions.parquet``, ``asked.parquet`` (what each question became on the way) and ``routing.json``.
 
     Args:
-        context: Inputs ``refine:<unit>`` (all experts), ``route``, ``metapath``, ``init:<unit>`` (experts that are
-            steps of the path) and, for data cleaning of flagged cells, ``flags`` (predictions of error detection).
+        context: Inputs ``refine:<unit>`` (all experts), ``route``, ``register:<name>`` (registered experts),
+            ``metapath``, ``init:<unit>`` (experts that are steps of the path) and, for data cleaning of flagged cells,
+            ``flags`` (predictions of error detection).
         questions: Questions of the unit and of the units whose experts are steps.
         others: Units that are steps.
         name: The unit.
@@ -68,44 +74,52 @@ def run_llm(
         engine: Runs mixtures.
         backbone: For batch size and answer length.
         lm: The frozen base model.
+        exclude: Experts that answer nothing, neither a test query nor a step of the path.
     """
     own = questions[name]
     unit = own.unit
     asked, skipped = split_queries(unit, context.inputs.get("flags"))
-    path = load_path(context.inputs["metapath"])
+    path = tuple(step for step in load_path(context.inputs["metapath"]) if step not in exclude)
     # Routing reads the query as it was asked: what a path attaches is about the answer, not about the kind of question.
     texts = [unit.query_text(query) for query in asked]
     walked = _augment(context, questions, others, unit, step_names, path, rules, asked, backbone, lm)
-    experts = tuple(read_json(context.inputs["route"] / "experts.json"))
-    adapters = {unit_: folder / "adapter" for unit_, folder in sorted(context.group("refine").items())}
-    weights = router.open(context.inputs["route"] / "router", experts).weights(
-        [name] * len(asked), texts, context.progress
-    )
-    gates = mixer.gates(weights) if len(asked) else np.zeros((0, len(experts)))
-    model = engine.open(lm, {expert: adapters[expert] for expert in experts})
+    adapters, added = _roster(context)
+    if isinstance(router, ArrowRouter):
+        kept = {expert: folder for expert, folder in adapters.items() if expert not in exclude}
+        assert isinstance(engine, TokenWiseEngine)  # validation refuses others
+        model: MixtureModel = engine.open_token_wise(lm, kept, router.top_k, router.temperature)
+        # Which expert a token asked is known layer by layer only, so that an answer names none.
+        gates = np.full((len(asked), len(kept)), 1.0 / len(kept))
+        report: dict[str, Any] = {"experts": list(kept), "queries": len(asked), "path": list(path)}
+        mixes = "weights"
+    else:
+        opened = router.open(context.inputs["route"] / "router", tuple(adapters)[: len(adapters) - len(added)], added)
+        weights = restrict(opened.weights([name] * len(asked), texts, context.progress), tuple(adapters), exclude)
+        gates = mixer.gates(weights) if len(asked) else np.zeros((0, len(adapters)))
+        model = engine.open(lm, adapters, mixer.combination)
+        report = usage(tuple(adapters), weights, gates, path)
+        mixes = mixer.mixes
     try:
         answers = answer_fully(
-            own, walked.queries, model, gates, backbone, context.progress, mixer.mixes, what=f"answer {name}"
+            own, walked.queries, model, gates, backbone, context.progress, mixes, what=f"answer {name}"
         )
     finally:
         model.close()
     predictions = [a.prediction for a in answers]
     save_asked(_asked(walked, answers), context.out / "asked.parquet")
+    if "mean_weights" not in report:
+        predictions = [replace(prediction, experts=(), weights=()) for prediction in predictions]
     save_predictions(sorted([*predictions, *skipped], key=lambda p: p.query_id), context.out / "predictions.parquet")
-    mean = gates.mean(axis=0) if len(gates) else np.zeros(len(experts))
-    share = weights.mean(axis=0) if len(weights) else np.zeros(len(experts))
-    entropy = float(-(weights * np.log(np.maximum(weights, 1e-12))).sum(axis=1).mean()) if len(weights) else 0.0
-    write_json(
-        context.out / "routing.json",
-        {
-            "experts": list(experts),
-            "mean_weights": [round(float(w), 6) for w in share],
-            "mean_gates": [round(float(g), 6) for g in mean],
-            "entropy": round(entropy, 6),
-            "queries": len(asked),
-            "path": list(path),
-        },
-    )
+    write_json(context.out / "routing.json", report)
+
+
+def _roster(context: Context) -> tuple[dict[str, Path], tuple[Path, ...]]:
+    """Adapters in the order of the router's columns, registered ones last, and what the router knows about those."""
+    refined, registered = context.group("refine"), context.group("register")
+    experts = read_json(context.inputs["route"] / "experts.json")
+    adapters = {expert: refined[expert] / "adapter" for expert in experts}
+    adapters |= {name: folder / "adapter" for name, folder in sorted(registered.items())}
+    return adapters, tuple(folder / "row" for _, folder in sorted(registered.items()))
 
 
 def _asked(walked: Walk, answers: Sequence[Answered]) -> list[Asked]:

@@ -18,7 +18,7 @@ from meld.stages.unit import Questions, Unit
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 2
+VERSION = 3
 
 
 def run(
@@ -48,17 +48,7 @@ def run(
         lm: The frozen base model.
         trainer: Fits the module.
     """
-    unit = questions.unit
-    steps = build_steps(step_names, unit, others, None, policy.rules)
-    seeds = policy.seeds.paths(unit.name, list(steps))
-    samples = limited(unit.samples, expert.max_samples, context.seed)
-    dev = list(unit.data.dev)
-    if seeds:
-        rng = generator(context.seed, "views")
-        plain = rng.random(len(samples)) < expert.view_dropout
-        shown = with_path(samples, seeds[0], steps, policy.rules.chase)
-        samples = [s if bare else seen for s, seen, bare in zip(samples, shown, plain, strict=True)]
-        dev = with_path(dev, seeds[0], steps, policy.rules.chase)
+    samples, dev = first_samples(questions, others, step_names, policy, expert, context.seed)
     numbers = expert.fit(
         lm,
         backbone.lora_targets,
@@ -68,11 +58,43 @@ def run(
         context.work,
         trainer,
         context.seed,
-        f"train {unit.name}",
+        f"train {questions.unit.name}",
         context.progress,
         context.logger("expert"),
     )
     write_json(context.out / "training.json", numbers)
+
+
+def first_samples(
+    questions: Questions,
+    others: Mapping[str, Unit],
+    step_names: Sequence[str],
+    policy: MetaPathPolicy,
+    expert: LoraExpert,
+    seed: int,
+) -> tuple[list[Sample], list[Sample]]:
+    """What a unit's expert is initialised on, and its dev samples, each seen as the seed paths show it.
+
+    Args:
+        questions: The unit's questions.
+        others: Units behind encoder-only steps.
+        step_names: Those units' names.
+        policy: Knows the seed paths.
+        expert: Limits the samples, and says which share of them is seen bare.
+        seed: Seeds both.
+    """
+    unit = questions.unit
+    steps = build_steps(step_names, unit, others, None, policy.rules)
+    seeds = policy.seeds.paths(unit.name, list(steps))
+    samples = limited(unit.samples, expert.max_samples, seed)
+    dev = list(unit.data.dev)
+    if seeds:
+        rng = generator(seed, "views")
+        plain = rng.random(len(samples)) < expert.view_dropout
+        shown = with_path(samples, seeds[0], steps, policy.rules.chase)
+        samples = [s if bare else seen for s, seen, bare in zip(samples, shown, plain, strict=True)]
+        dev = with_path(dev, seeds[0], steps, policy.rules.chase)
+    return samples, dev
 
 
 def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:

@@ -59,13 +59,10 @@ def possible_steps(
         rules: Which kinds of steps there are, and how many.
         seeds: The user's paths.
         llm: Whether steps may ask a language model.
-
-    Raises:
-        UserError: If the user's path names a unit that cannot be a step of this one.
     """
     dataset, _, task = unit.rpartition(".")
     found: dict[str, None] = {}
-    for kind in KINDS if unit in experts else ():
+    for kind in KINDS:
         if kind not in rules.kinds or task not in SERVES[kind]:
             continue
         able = [u for u in units if u.endswith(f".{kind}") and u != unit and (llm or not _asks(u, experts))]
@@ -74,15 +71,17 @@ def possible_steps(
         own = [u for u in able if u == f"{dataset}.{kind}"]
         others = [u for u in able if u not in own and kind not in SAME_TABLE]
         found |= dict.fromkeys((*own, *others[: rules.max_experts]))
-    for step in seeds.named(unit):
-        _check_seed(step, unit, units, experts)
-        if llm or not _asks(step, experts):
-            found[step] = None
-    return tuple(found)
+    named = [step for step in seeds.named(unit) if step in units and (llm or not _asks(step, experts))]
+    return tuple(found | dict.fromkeys(named))
 
 
-def check_seeds(seeds: Seeds, units: Sequence[str]) -> None:
-    """Refuse paths for units that there are not.
+def check_seeds(seeds: Seeds, units: Sequence[str], experts: Sequence[str]) -> None:
+    """Refuse paths for units that there are not, and paths of units that cannot be their steps.
+
+    Args:
+        seeds: The user's paths.
+        units: All units.
+        experts: Those that are answered by a language model.
 
     Raises:
         UserError: Naming the first one.
@@ -95,6 +94,8 @@ def check_seeds(seeds: Seeds, units: Sequence[str]) -> None:
                 where=f"metapath.seeds.{name}",
                 fix=f"did you mean {guess}?" if guess else f"units are {', '.join(units)}",
             )
+        for step in seeds.named(name):
+            _check_seed(step, name, units, experts)
 
 
 def _asks(step: str, experts: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,7 @@ from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.backbone.lora import read_adapter
 from meld.dataset.io import load_samples
-from meld.expert.lora import LoraExpert
+from meld.expert.lora import Lesson, LoraExpert
 from meld.refine.base import Material, Refiner
 from meld.seeds import derive
 from meld.stages.base import Context, read_json, write_json
@@ -21,7 +22,7 @@ from meld.stages.unit import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 2
+VERSION = 3
 
 
 def run(
@@ -49,31 +50,80 @@ def run(
         trainer: Fits the module.
     """
     paths = context.group("metapath")
-    own = load_samples(paths[name] / "samples.parquet")
-    if "pick" in context.inputs:
-        chosen = set(read_json(context.inputs["pick"] / "selected.json")["ids"])
-        own = [s for s in own if s.provenance == "labelled" or s.id in chosen]
-    own = limited(own, expert.max_samples, derive(context.seed, "own"))
+    own = own_samples(context, name, context.inputs.get("pick"), expert.max_samples)
     others = [(u, s) for u in sorted(paths) if u != name for s in load_samples(paths[u] / "samples.parquet")]
     material = Material(
         own=own,
-        own_vectors=_vectors(questions[name], own),
+        own_vectors=vectors_of(questions[name], own),
         others=[s for _, s in others],
         other_vectors=_stack(
-            [_vectors(questions[u], [s for v, s in others if v == u]) for u in sorted(paths) if u != name]
+            [vectors_of(questions[u], [s for v, s in others if v == u]) for u in sorted(paths) if u != name]
         ),
-        target=_vectors(questions[name], questions[name].unit.data.train),
+        target=vectors_of(questions[name], questions[name].unit.data.train),
     )
     dev = load_samples(paths[name] / "dev.parquet")
     dev_lessons = questions[name].lessons(dev, lm, expert.train_candidates)
+    origin = {**{id(sample): name for sample in own}, **{id(sample): unit for unit, sample in others}}
+    report = train_rounds(
+        context, questions, name, refiner, material, origin, dev_lessons, expert, backbone, lm, trainer
+    )
+    write_json(context.out / "rounds.json", {"rounds": report, "own_samples": len(own), "other_samples": len(others)})
+
+
+def own_samples(context: Context, name: str, pick: Path | None, limit: int | None) -> list[Sample]:
+    """X_aug of a unit, or what selection kept of it together with the few-shot samples, within the expert's limit.
+
+    Args:
+        context: Input ``metapath:<name>``.
+        name: The unit.
+        pick: What selection kept; None where it did not run.
+        limit: Samples at most; None for all.
+    """
+    own = load_samples(context.group("metapath")[name] / "samples.parquet")
+    if pick is not None:
+        chosen = set(read_json(pick / "selected.json")["ids"])
+        own = [s for s in own if s.provenance == "labelled" or s.id in chosen]
+    return limited(own, limit, derive(context.seed, "own"))
+
+
+def train_rounds(
+    context: Context,
+    questions: Mapping[str, Questions],
+    name: str,
+    refiner: Refiner,
+    material: Material,
+    origin: Mapping[int, str],
+    dev_lessons: Sequence[Lesson],
+    expert: LoraExpert,
+    backbone: HuggingFaceBackbone,
+    lm: LanguageModel,
+    trainer: LightningTrainer,
+) -> list[dict[str, Any]]:
+    """Train round after round and write ``adapter/``; a round that does not lower the dev loss is the last.
+
+    Args:
+        context: Input ``init``.
+        questions: Questions of all units.
+        name: What is refined, for the display.
+        refiner: Decides the rounds.
+        material: What can be trained on.
+        origin: ``id`` of each sample to its unit.
+        dev_lessons: For early stopping.
+        expert: How adapters are trained.
+        backbone: Names the layers to adapt.
+        lm: The frozen base model.
+        trainer: Fits the module.
+
+    Returns:
+        Numbers about each round.
+    """
     _, start = read_adapter(context.inputs["init"] / "adapter")
     adapter = context.inputs["init"] / "adapter"
-    origin = {id(sample): unit for unit, sample in others}
     state = start if refiner.start == "init" else None
-    report = []
+    report: list[dict[str, Any]] = []
     for number, planned in enumerate(refiner.rounds(material, context.seed)):
         lessons = []
-        for unit, part in _by_unit(planned.samples, origin, name).items():
+        for unit, part in _by_unit(planned.samples, origin).items():
             lessons += questions[unit].lessons(part, lm, expert.train_candidates)
         folder = context.work / f"round{number}"
         numbers = expert.fit(
@@ -100,10 +150,11 @@ def run(
         adapter = folder / "adapter"
         _, state = read_adapter(adapter)
     _copy(adapter, context.out / "adapter")
-    write_json(context.out / "rounds.json", {"rounds": report, "own_samples": len(own), "other_samples": len(others)})
+    return report
 
 
-def _vectors(questions: Questions, samples: Sequence[Sample]) -> NDArray[np.float32]:
+def vectors_of(questions: Questions, samples: Sequence[Sample]) -> NDArray[np.float32]:
+    """Vectors of samples' queries, shape (n, d)."""
     return questions.unit.query_vectors([s.query for s in samples])
 
 
@@ -112,10 +163,10 @@ def _stack(parts: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     return np.concatenate(filled) if filled else np.zeros((0, 1), dtype=np.float32)
 
 
-def _by_unit(samples: Sequence[Sample], origin: Mapping[int, str], name: str) -> dict[str, list[Sample]]:
+def _by_unit(samples: Sequence[Sample], origin: Mapping[int, str]) -> dict[str, list[Sample]]:
     parts: dict[str, list[Sample]] = {}
     for sample in samples:
-        parts.setdefault(origin.get(id(sample), name), []).append(sample)
+        parts.setdefault(origin[id(sample)], []).append(sample)
     return parts
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,15 +13,15 @@ from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_samples
 from meld.engine.base import ask
 from meld.engine.stacked import StackedEngine, StackedModel
-from meld.router.base import RoutedQuery, Router, off_gold_agreement
+from meld.router.base import RoutedQuery, Router, routed_query
 from meld.seeds import derive, generator
 from meld.stages.answering import own_gates
-from meld.stages.base import Context, write_json
+from meld.stages.base import Context, read_json, write_json
 from meld.stages.unit import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 2
+VERSION = 3
 
 _WRONG_OPTIONS = 7
 """Wrong candidates beside the label of an open question; the likeliest ones, for they tell experts apart."""
@@ -34,7 +36,9 @@ def run(
     trainer: LightningTrainer,
     queries_per_unit: int,
 ) -> None:
-    """Write ``router/``, ``experts.json`` and ``report.json``.
+    """Write ``router/``, ``experts.json``, ``answers.json`` and ``report.json``.
+
+    The answers are what every expert made of the labelled queries; registering another expert needs them.
 
     Args:
         context: Inputs ``refine:<unit>`` and ``metapath:<unit>`` of all units with an expert, ``encode``.
@@ -47,7 +51,7 @@ def run(
     """
     adapters = {unit: path / "adapter" for unit, path in sorted(context.group("refine").items())}
     experts = tuple(adapters)
-    routed: list[RoutedQuery] = []
+    answers: list[dict[str, Any]] = []
     if router.needs_answers:
         assert lm is not None
         model = StackedEngine().open(lm, adapters)
@@ -58,9 +62,10 @@ def run(
                 rest = [s for s in load_samples(folder / "samples.parquet") if s.provenance != "labelled"]
                 order = generator(context.seed, "queries", unit).permutation(len(rest))
                 samples = [*dev[:queries_per_unit], *(rest[i] for i in order[: max(0, queries_per_unit - len(dev))])]
-                routed += _routed(questions[unit], samples, model, experts, backbone, context)
+                answers += ask_experts(questions[unit], samples, model, experts, backbone, context)
         finally:
             model.close()
+    routed = [routed_from(answer) for answer in answers]
     (context.out / "router").mkdir()
     numbers = router.fit(
         experts,
@@ -74,6 +79,7 @@ def run(
         context.logger("router"),
     )
     write_json(context.out / "experts.json", list(experts))
+    write_json(context.out / "answers.json", answers)
     matrix = {
         unit: [round(float(np.mean([q.right[e] for q in routed if q.unit == unit])), 4) for e in range(len(experts))]
         for unit in experts
@@ -82,15 +88,20 @@ def run(
     write_json(context.out / "report.json", {"fit": numbers, "right_by_unit_and_expert": matrix})
 
 
-def _routed(
+def ask_experts(
     questions: Questions,
-    samples: list[Sample],
+    samples: Sequence[Sample],
     model: StackedModel,
-    experts: tuple[str, ...],
+    experts: Sequence[str],
     backbone: HuggingFaceBackbone,
     context: Context,
-) -> list[RoutedQuery]:
-    """What every expert makes of a unit's labelled queries. Written answers are judged by the label's loss alone."""
+) -> list[dict[str, Any]]:
+    """What every expert alone makes of a unit's labelled queries.
+
+    Returns:
+        For each sample ``unit``, ``id``, ``text`` for the router's encoder, ``probabilities`` (experts x options, the
+        label first; one option where answers are written) and ``scores`` (each expert's score of the label).
+    """
     if not samples:
         return []
     prompts = questions.labelled_prompts(samples, _WRONG_OPTIONS)
@@ -106,20 +117,26 @@ def _routed(
         f"experts answer {questions.unit.name}",
     )
     per_expert = [asked[at : at + len(prompts)] for at in range(0, len(asked), len(prompts))]
-    made = []
-    for index, sample in enumerate(samples):
-        probabilities = np.stack([replies[index].probabilities for replies in per_expert])
-        scores = np.array([replies[index].log_probs[0] for replies in per_expert])
-        several = probabilities.shape[1] > 1
-        losses = -np.log(np.maximum(probabilities[:, 0], 1e-12)) if several else -scores
-        right = (probabilities.argmax(axis=1) == 0) & several
-        made.append(
-            RoutedQuery(
-                questions.unit.name,
-                questions.unit.query_text(sample.query),
-                losses,
-                right,
-                off_gold_agreement(probabilities, 0) if several else np.zeros((len(experts), len(experts))),
-            )
-        )
-    return made
+    return [
+        {
+            "unit": questions.unit.name,
+            "id": sample.id,
+            "text": questions.unit.query_text(sample.query),
+            "probabilities": [replies[index].probabilities.tolist() for replies in per_expert],
+            "scores": [replies[index].log_probs[0] for replies in per_expert],
+        }
+        for index, sample in enumerate(samples)
+    ]
+
+
+def routed_from(*answers: Mapping[str, Any]) -> RoutedQuery:
+    """One labelled query from what :func:`ask_experts` returned about it, for one or several groups of experts."""
+    probabilities = np.array([row for answer in answers for row in answer["probabilities"]], dtype=np.float64)
+    scores = np.array([score for answer in answers for score in answer["scores"]], dtype=np.float64)
+    return routed_query(answers[0]["unit"], answers[0]["text"], probabilities, scores)
+
+
+def load_answers(folder: Path) -> list[dict[str, Any]]:
+    """What :func:`run` wrote about the labelled queries; empty if the router learnt from none."""
+    answers: list[dict[str, Any]] = read_json(folder / "answers.json")
+    return answers

@@ -18,7 +18,6 @@ from meld.backbone.language_model import Encoded, LanguageModel
 from meld.backbone.lora import read_adapter, set_adapter_state, with_lora
 from meld.dataset.io import load_samples
 from meld.encoder.vectors import Embedder
-from meld.errors import UserError
 from meld.expert.lora import LoraExpert
 from meld.refine.mixture import text_of
 from meld.seeds import derive
@@ -177,15 +176,15 @@ def run_pick(context: Context, selector: Selector, unit_train: Sequence[Sample])
         selector: Picks.
         unit_train: Few-shot training samples, the target of DSIR.
 
-    Raises:
-        UserError: If the pool is empty.
+    An empty pool (fully labelled sets, annotation that finds nothing, donors withheld) leaves the few-shot samples, and
+    is said.
     """
     pool = pool_of(context.inputs["metapath"])
     if not pool:
-        raise UserError(
-            "There is nothing to select from: annotation and transforms made no sample.",
-            fix="lower annotator.precision, raise annotator.max_pseudo, or use selector=none",
-        )
+        context.progress.say("nothing to select from: the expert is refined on its few-shot samples")
+        empty: dict[str, object] = {"pool": 0, "ids": [], "provenance": [], "pool_provenance": []}
+        write_json(context.out / "selected.json", {**empty, "terms": {}, "factors": {}})
+        return
     features = load_features(context.inputs["features"], pool, unit_train)
     influence = None
     if selector.needs_influence:

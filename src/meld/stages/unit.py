@@ -18,12 +18,13 @@ from meld.encoder.vectors import Embedder, Vectors
 from meld.expert.lora import Lesson
 from meld.retriever.base import Demonstrations
 from meld.retriever.candidates import Candidates, ValueCandidates, repair_candidates
-from meld.retriever.cells import CellEvidence
-from meld.retriever.partners import Partners, pair_links, pair_partners
+from meld.retriever.cells import CellEvidence, is_judged
+from meld.retriever.partners import Partners, is_linked, pair_links, pair_partners
 from meld.retriever.prior import UNKNOWN, ConditionalLogit, pair_features, repair_features
 from meld.retriever.spans import SpanCandidates, choice_features
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
+from meld.task.ave import ABSENT
 from meld.task.base import Task
 from meld.task.di import value_text
 from meld.task.em import MATCH
@@ -42,6 +43,8 @@ class Unit:
         index: Artifact of the index.
         annotate: Artifact of *annotate*; None before that stage.
         embedder: Opens the trained encoder, for texts that nobody has embedded yet.
+        lenders: Units of the same task that a unit without labels of its own learns from (masked settings): their
+            samples are its demonstrations and fit its evidence priors.
     """
 
     def __init__(
@@ -53,13 +56,18 @@ class Unit:
         index: Path,
         annotate: Path | None,
         embedder: Callable[[], Embedder],
+        lenders: Sequence[Unit] = (),
     ) -> None:
         self.name = name
+        self.lenders = tuple(lenders)
         self.task = task
         self.serializer = serializer
         self._paths = {"data": data, "index": index, "annotate": annotate}
         self._embedder = embedder
         self._extra: Vectors | None = None
+        # One prior for queries with, one for queries without what blocking or error detection attaches.
+        self._pair_priors: dict[bool, ConditionalLogit] = {}
+        self._repair_priors: dict[bool, ConditionalLogit] = {}
 
     @cached_property
     def data(self) -> UnitData:
@@ -97,8 +105,13 @@ class Unit:
 
     @cached_property
     def sample_by_id(self) -> dict[str, Sample]:
-        """Annotated samples by id."""
-        return {sample.id: sample for sample in self.samples}
+        """Annotated samples by id, lent ones included."""
+        return {sample.id: sample for unit in (*self.lenders, self) for sample in unit.samples}
+
+    @property
+    def _teachers(self) -> tuple[Unit, ...]:
+        """Units whose labels fit the evidence priors: the unit itself, or those that lend theirs to it."""
+        return self.lenders or (self,)
 
     @cached_property
     def partners(self) -> Partners | None:
@@ -136,11 +149,12 @@ class Unit:
     def _choice_prior(self) -> ConditionalLogit:
         """Fitted on labelled cells and their candidate entities."""
         groups, chosen = [], []
-        for sample in self.samples:
-            options = sample.query.options
-            if sample.provenance == "labelled" and sample.label in options and len(options) > 1:
-                groups.append(self._choices(sample.query))
-                chosen.append(options.index(sample.label))
+        for teacher in self._teachers:
+            for sample in teacher.samples:
+                options = sample.query.options
+                if sample.provenance == "labelled" and sample.label in options and len(options) > 1:
+                    groups.append(teacher._choices(sample.query))
+                    chosen.append(options.index(sample.label))
         return ConditionalLogit().fit(groups, chosen, [1.0] * len(groups))
 
     def _choices(self, query: Query) -> NDArray[np.float64]:
@@ -163,66 +177,82 @@ class Unit:
 
     @cached_property
     def _spans(self) -> SpanCandidates:
-        return SpanCandidates([s for s in self.samples if s.provenance != "pseudo"], self._limit)
+        known = [s for teacher in self._teachers for s in teacher.samples if s.provenance != "pseudo"]
+        return SpanCandidates(known, self._limit)
 
     @property
     def _limit(self) -> int:
         return int(getattr(self.task, "max_candidates", 24))
 
-    @cached_property
-    def _repair_prior(self) -> ConditionalLogit:
+    def _repair_prior(self, judged: bool) -> ConditionalLogit:
+        if judged not in self._repair_priors:
+            self._repair_priors[judged] = self._fit_repair_prior(judged)
+        return self._repair_priors[judged]
+
+    def _fit_repair_prior(self, judged: bool) -> ConditionalLogit:
         """Fitted on labelled cells and corrupted ones; pseudo-labels follow the same evidence and teach nothing."""
         groups, chosen, weights = [], [], []
-        for sample in self.samples:
-            if sample.provenance == "pseudo":
-                continue
-            values, features = self._repairs(sample.query)
-            if sample.label in values and len(values) > 1:
-                groups.append(features)
-                chosen.append(values.index(sample.label))
-                weights.append(sample.confidence)
+        for teacher in self._teachers:
+            for sample in teacher.samples if teacher.cells is not None else ():
+                if sample.provenance == "pseudo":
+                    continue
+                values, features = teacher._repairs(sample.query, judged)
+                if sample.label in values and len(values) > 1:
+                    groups.append(features)
+                    chosen.append(values.index(sample.label))
+                    weights.append(sample.confidence)
         return ConditionalLogit().fit(groups, chosen, weights)
 
-    def _repairs(self, query: Query) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    def _repairs(self, query: Query, judged: bool) -> tuple[tuple[str, ...], NDArray[np.float64]]:
         assert self.cells is not None
         values = repair_candidates(query, self.cells, self._limit)
-        return values, repair_features(values[0], self.cells.of(query), values)
+        return values, repair_features(values[0], self.cells.of(query), values, judged)
 
-    @cached_property
-    def _pair_prior(self) -> ConditionalLogit:
+    def _pair_prior(self, linked: bool) -> ConditionalLogit:
+        if linked not in self._pair_priors:
+            self._pair_priors[linked] = self._fit_pair_prior(linked)
+        return self._pair_priors[linked]
+
+    def _fit_pair_prior(self, linked: bool) -> ConditionalLogit:
         """Fitted on labelled pairs; *mismatch* has no features, so that the features speak for *match*."""
-        labelled = [s for s in self.samples if s.provenance == "labelled"]
-        chosen = [(self.task.options or ()).index(s.label) for s in labelled]
-        return ConditionalLogit().fit(self._pairs([s.query for s in labelled]), chosen, [1.0] * len(labelled))
+        groups, chosen = [], []
+        for teacher in self._teachers:
+            labelled = [s for s in teacher.samples if s.provenance == "labelled"]
+            chosen += [(self.task.options or ()).index(s.label) for s in labelled]
+            groups += [teacher._pair(s.query, linked) for s in labelled]
+        return ConditionalLogit().fit(groups, chosen, [1.0] * len(groups))
 
-    def _pairs(self, queries: Sequence[Query]) -> list[NDArray[np.float64]]:
-        links = [None] * len(queries) if self.partners is None else pair_links(queries, self.partners)
-        options = self.task.options or ()
-        made = []
-        for query, link in zip(queries, links, strict=True):
-            left, right = query.entities
-            cosine = 0.0
-            if link is None:
-                sides = self.vectors_of([self.serializer.text(left), self.serializer.text(right)])
-                cosine = float(sides[0] @ sides[1])
-            features = pair_features(link, left, right, cosine)
-            made.append(np.stack([features * (option == MATCH) for option in options]))
-        return made
+    def _pair(self, query: Query, linked: bool) -> NDArray[np.float64]:
+        """Evidence for each option of a pair: of its place among all tuples (``linked``), or of the pair by itself."""
+        link = pair_links([query], self.partners)[0] if linked and self.partners is not None else None
+        left, right = query.entities
+        cosine = 0.0
+        if link is None:
+            sides = self.vectors_of([self.serializer.text(left), self.serializer.text(right)])
+            cosine = float(sides[0] @ sides[1])
+        features = pair_features(link, left, right, cosine)
+        return np.stack([features * (option == MATCH) for option in self.task.options or ()])
 
     def candidates(self, queries: Sequence[Query]) -> list[Candidates]:
         """Options of every query, with their log-probabilities by the retrieved evidence alone.
 
         Closed tasks have the task's options in the task's order; open ones have candidates, best first, perhaps none.
+        What blocking and error detection know counts for the queries to which a meta-path has attached it.
         """
         if self.task.name in {"em", "sm"}:
-            prior = [self._pair_prior.log_prior(features) for features in self._pairs(queries)]
+            seen = [(query, is_linked(query)) for query in queries]
+            prior = [self._pair_prior(linked).log_prior(self._pair(query, linked)) for query, linked in seen]
             return [Candidates(tuple(self.task.options or ()), tuple(map(float, p))) for p in prior]
         if self.task.options is not None:
             even = (-float(np.log(len(self.task.options))),) * len(self.task.options)
             return [Candidates(tuple(self.task.options), even)] * len(queries)
         if self.task.name == "dc" and self.cells is not None:
-            found = [self._repairs(query) for query in queries]
-            return [Candidates(v, tuple(map(float, self._repair_prior.log_prior(f)))) for v, f in found]
+            views = [is_judged(query) for query in queries]
+            found = [self._repairs(query, judged) for query, judged in zip(queries, views, strict=True)]
+            return [
+                Candidates(values, tuple(map(float, self._repair_prior(judged).log_prior(features))))
+                for (values, features), judged in zip(found, views, strict=True)
+            ]
         if self.task.name == "ave":
             return [self._spans.of(query) for query in queries]
         if any(query.options for query in queries):
@@ -231,8 +261,17 @@ class Unit:
                 Candidates(query.options, tuple(map(float, prior)))
                 for query, prior in zip(queries, evidence, strict=True)
             ]
+        if not self.samples and not self.data.options:
+            # No value of the attribute is known (masked settings): what the query itself says is all there is.
+            return [_without_absent(self._spans.of(query)) for query in queries]
         vectors = self.query_vectors(queries)
         return [self._values.of(query, vector) for query, vector in zip(queries, vectors, strict=True)]
+
+
+def _without_absent(found: Candidates) -> Candidates:
+    """Spans of a query's text for a cell that does have a value; none is likelier than another."""
+    values = tuple(value for value in found.values if value != ABSENT)
+    return Candidates(values, (-float(np.log(len(values))),) * len(values)) if values else Candidates()
 
 
 class Questions:

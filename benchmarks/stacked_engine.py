@@ -1,0 +1,199 @@
+"""What a different mixture of experts in every row costs: the stacked engine, one adapter, and merging each mixture.
+
+    OMP_NUM_THREADS=1 python benchmarks/stacked_engine.py
+
+16 experts (r = 8) on a Llama shape of hidden size 1,024 (query and value projections) and on the embedded MiniLM (its
+own four targets); every row of the batch has its own top-3 mixture. In one run, interleaved, medians:
+
+* ``single``: the whole batch under one adapter, as PEFT runs it (no mixture at all): the yardstick;
+* ``stacked``: the stacked engine, a mixture per row;
+* ``adapters``: PEFT ``cat``, one new adapter per mixture, its row alone (what ``engine=hf`` does with new mixtures);
+* ``merged``: the same, merged into the weights of the layers and taken out again.
+
+Ranking reads one answer after a prompt; writing also generates tokens greedily. Prints n, r, d, batch and lengths, and
+writes docs/results/stacked_engine.md, .csv and .json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from shapes import ROOT, interleaved, machine, medians, random_experts, random_model, table
+
+from meld.backbone.huggingface import HuggingFaceBackbone
+from meld.backbone.language_model import Encoded, LanguageModel
+from meld.engine.hf import HuggingFaceEngine, PeftMixtures
+from meld.engine.stacked import StackedEngine
+from meld.types import Prompt
+
+LIMITS = {"stacked / single": 1.3, "merging / stacked": 5.0}
+
+
+def different_top3(n: int, rows: int) -> NDArray[np.float64]:
+    """Gates of rows that all differ, three experts each."""
+    draw = np.random.default_rng(0)
+    seen: dict[tuple[int, ...], None] = {}
+    while len(seen) < rows:
+        seen[tuple(sorted(int(i) for i in draw.choice(n, 3, replace=False)))] = None
+    gates = np.zeros((rows, n))
+    for row, chosen in enumerate(seen):
+        gates[row, list(chosen)] = (0.5, 0.3, 0.2)
+    return gates
+
+
+def merged(model: PeftMixtures, gates: NDArray[np.float64], run: Callable[[int], object]) -> None:
+    """Each row alone, its mixture merged into the weights and taken out again."""
+    for row in range(len(gates)):
+        with model._activate(gates[row]), torch.no_grad():
+            model._model.merge_adapter()
+            run(row)
+            model._model.unmerge_adapter()
+
+
+def measure(
+    make: Callable[[], LanguageModel], targets: tuple[str, ...], args: argparse.Namespace, shape: str, write: bool
+) -> list[dict[str, Any]]:
+    """Rows of the result for one shape."""
+    lm = make()
+    d = int(lm.model.config.hidden_size)
+    gates = different_top3(args.experts, args.batch)
+    one = np.zeros_like(gates)
+    one[:, 0] = 1.0
+    draw = np.random.default_rng(1)
+    ids = draw.integers(4, 900, size=(args.batch, args.sequence))
+    items = [Encoded(tuple(int(i) for i in row[:-2]), ((int(row[-2]), int(row[-1]), 2),)) for row in ids]
+    prompts = [Prompt(str(i), " ".join(f"w{token}" for token in row)) for i, row in enumerate(ids)]
+    with tempfile.TemporaryDirectory() as place:
+        folders = random_experts(lm, targets, args.experts, args.rank, Path(place))
+        stacked = StackedEngine().open(lm, folders)
+        peft = HuggingFaceEngine(max_mixtures=1).open(make(), folders)
+        rows = []
+        for mode in ("ranking", "writing") if write else ("ranking",):
+
+            def read(model: Any, rows_of: NDArray[np.float64], mode: str = mode) -> Any:
+                if mode == "ranking":
+                    return model.option_log_probs(items, rows_of)
+                return model.generate(prompts, rows_of, args.new_tokens)
+
+            def alone(row: int, mode: str = mode) -> Any:
+                if mode == "ranking":
+                    return peft.lm.option_log_probs(items[row : row + 1])
+                return peft.lm.generate(prompts[row : row + 1], args.new_tokens)
+
+            if mode == "ranking":
+                for mine, theirs in zip(read(stacked, gates), read(peft, gates), strict=True):
+                    np.testing.assert_allclose(mine, theirs, atol=1e-3)
+            systems: dict[str, Callable[[], object]] = {
+                "single": lambda read=read: read(peft, one),
+                "stacked": lambda read=read: read(stacked, gates),
+                "adapters": lambda read=read: read(peft, gates),
+                "merged": lambda alone=alone: merged(peft, gates, alone),
+            }
+            seconds = medians(interleaved(systems, args.repetitions))
+            rows.append(
+                {
+                    "shape": shape,
+                    "mode": mode,
+                    "n": args.experts,
+                    "r": args.rank,
+                    "d": d,
+                    "batch": args.batch,
+                    "sequence": args.sequence,
+                    "new tokens": args.new_tokens if mode == "writing" else 0,
+                    **{f"{name} s": round(value, 4) for name, value in seconds.items()},
+                    "stacked / single": round(seconds["stacked"] / seconds["single"], 3),
+                    "adapters / stacked": round(seconds["adapters"] / seconds["stacked"], 2),
+                    "merged / stacked": round(seconds["merged"] / seconds["stacked"], 2),
+                }
+            )
+            print(table(rows[-1:]), flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--experts", type=int, default=16)
+    parser.add_argument("--rank", type=int, default=8)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--sequence", type=int, default=32)
+    parser.add_argument("--new-tokens", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=2)
+    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+
+    def llama() -> LanguageModel:
+        return random_model(
+            "llama",
+            device,
+            vocab_size=1000,
+            hidden_size=1024,
+            intermediate_size=2816,
+            num_hidden_layers=args.layers,
+            num_attention_heads=16,
+            num_key_value_heads=16,
+        )
+
+    def minilm() -> LanguageModel:
+        return HuggingFaceBackbone("embedded:minilm", as_decoder=True, device=device).load()
+
+    rows = measure(llama, ("q_proj", "v_proj"), args, f"llama, {args.layers} layers", write=True)
+    save(rows, args)  # what is measured is not lost if the rest is stopped
+    rows += measure(minilm, ("query", "key", "value", "transform.dense"), args, "minilm, 6 layers", write=False)
+    save(rows, args)
+
+
+def save(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
+    """Write the result as Markdown, CSV and JSON."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    where = machine()
+    verdicts = []
+    for row in rows:
+        name = f"{row['shape']}, {row['mode']}"
+        fast, slow = row["stacked / single"], min(row["adapters / stacked"], row["merged / stacked"])
+        verdicts.append(
+            f"- {name}: {fast} times one adapter (wanted: at most {LIMITS['stacked / single']}: "
+            f"{'met' if fast <= LIMITS['stacked / single'] else 'missed'}); {slow} times faster than the faster way of "
+            f"merging (wanted: at least {LIMITS['merging / stacked']}: "
+            f"{'met' if slow >= LIMITS['merging / stacked'] else 'missed'})"
+        )
+    text = f"""# The stacked engine against one adapter and against merging
+
+Written by `python benchmarks/stacked_engine.py` ({args.repetitions} interleaved repetitions in one process, medians).
+A different top-3 mixture in every row; random weights, fp32 on a CPU.
+
+{where}
+
+{table(rows)}
+
+{chr(10).join(verdicts)}
+
+`single` runs the batch under one PEFT adapter; `stacked` is the stacked engine; `adapters` makes a PEFT adapter (`cat`)
+of each mixture and runs its row alone; `merged` also merges it into the weights and takes it out again. How much
+merging loses depends on what a row costs alone: where rows are long, reading each alone costs little more than reading
+them together, and only the merging itself counts; where tokens are written one at a time, every row reads all weights.
+"""
+    (args.out / "stacked_engine.md").write_text(text)
+    with (args.out / "stacked_engine.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    config = {name: value for name, value in vars(args).items() if name != "out"}
+    result = {"machine": where, "config": config, "rows": rows}
+    (args.out / "stacked_engine.json").write_text(json.dumps(result, indent=1) + "\n")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
