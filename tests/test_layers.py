@@ -64,6 +64,7 @@ SAME_FLOOR: frozenset[tuple[str, str]] = frozenset(
         ("types", "errors"),
         ("text", "errors"),
         ("retriever", "encoder"),
+        ("report", "evaluate"),
         ("__init__", "api"),
         ("cli", "api"),
         ("cli", "__init__"),

@@ -171,7 +171,7 @@ class Prompt:
         log_prior: Log-probability of each option by the retrieved evidence alone; empty for none.
         json_form: Whether the answer is the value of a JSON object that ``text`` has opened (``{"answer": "``).
         n_demos: Demonstrations that found room.
-        shortened: Values that were shortened to fit the token budget.
+        shortened: Values that were shortened or left out to fit the token budget.
     """
 
     query_id: str

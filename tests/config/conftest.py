@@ -73,7 +73,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (package / f"{module}.py").write_text(PARTS + f"\nPart.NAME = {module!r}\n")
     conf = tmp_path / "conf"
     conf.mkdir()
-    for name in ("meld.yaml", "method", "scale", "transfer"):
+    for name in ("meld.yaml", "method", "scale", "transfer", "variant"):
         source = shipped("conf") / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, conf / name)
     text = (conf / "meld.yaml").read_text()

@@ -16,7 +16,7 @@ from meld.errors import ConfigErrors
 
 CONF = shipped("conf")
 # Groups that set keys of the whole configuration, and hold no component.
-WITHOUT_COMPONENT = {"suite", "method", "scale", "transfer"}
+WITHOUT_COMPONENT = {"suite", "method", "scale", "transfer", "variant"}
 
 
 def options(*groups: str) -> list[str]:

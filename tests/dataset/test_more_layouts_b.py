@@ -6,7 +6,7 @@ import io
 import json
 import tarfile
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,6 +182,25 @@ def build(kind: str, base: Path, label: Label = truth, **options: Any) -> Datase
 KINDS = ("columns", "annotated", "archive", "turl_re", "headers", "turl_el", "pairs")
 
 
+def poison_of(kind: str, kept: Collection[str]) -> Label:
+    """A label function that is wrong for everything but the items of a layout that are kept."""
+    line = {table: 3 * number for number, table in enumerate(tables("train"))}
+    # How (table, column) of the small files is named by each layout.
+    names: dict[str, Callable[[str, int], str]] = {
+        "headers": lambda table, place: str(line[table] + place + 1),
+        "turl_el": lambda table, place: f"{table}/{('0,0', '0,1', '1,0')[place]}",
+        "pairs": lambda table, place: f"cell & {table}",
+    }
+    names.setdefault(kind, lambda table, place: f"{table}/{place}")
+
+    def poison(part: str, table: str, place: int) -> str:
+        if part == "train" and names[kind](table, place) in kept:
+            return truth(part, table, place)
+        return TYPES[(place + 1) % 3]
+
+    return poison
+
+
 def unit(source: Source) -> UnitData:
     (data,) = source.units.values()
     return data
@@ -244,28 +263,10 @@ class TestEveryLayout:
         frozen = tmp_path / "ids.json"
         frozen.write_text(json.dumps([item_id(query) for query in readable(before)]))
         kept = {item_id(query) for query in readable(before)}
-        line = {table: 3 * number for number, table in enumerate(tables("train"))}
-        # How (table, column) of the small files is named by each layout.
-        names: dict[str, Callable[[str, int], str]] = {
-            "headers": lambda table, place: str(line[table] + place + 1),
-            "turl_el": lambda table, place: f"{table}/{('0,0', '0,1', '1,0')[place]}",
-            "pairs": lambda table, place: f"cell & {table}",
-        }
-        names.setdefault(kind, lambda table, place: f"{table}/{place}")
-        name = names[kind]
-        poisoned = 0
-
-        def poison(part: str, table: str, place: int) -> str:
-            nonlocal poisoned
-            if part == "train" and name(table, place) in kept:
-                return truth(part, table, place)
-            poisoned += 1
-            return TYPES[(place + 1) % 3]
-
+        poison = poison_of(kind, kept)
         options: dict[str, Any] = {"few_shot": "ids", "few_shot_ids": str(frozen)}
         same = build(kind, tmp_path / "a", **options).load()
         wrong = build(kind, tmp_path / "b", poison, **options).load()
-        assert poisoned > len(kept)
         assert unit(same) == unit(wrong) == before
         changed = [
             query for query in same.gold[before.unit] if same.gold[before.unit][query] != wrong.gold[before.unit][query]

@@ -68,6 +68,9 @@ def test_suites_name_existing_options(path: Path) -> None:
     assert lines[0] == "# @package _global_"
     assert lines[1].startswith("# ")
     for entry in OmegaConf.load(path).get("defaults", ()):
+        if isinstance(entry, str):  # another suite, whole
+            assert (CONF / "suite" / f"{entry}.yaml").is_file()
+            continue
         ((group, option),) = entry.items()
         assert group == f"/dataset@datasets.{option}"
         assert (CONF / "dataset" / f"{option}.yaml").is_file()

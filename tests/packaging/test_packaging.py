@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PINS = ROOT / "constraints.txt"
 # What the repository holds -> where the wheel puts it.
 SHIPPED = {"src/meld": "meld", "conf": "meld/conf", "experiments": "meld/experiments", "sweeps": "meld/sweeps"}
-SUFFIXES = {".py", ".yaml", ".j2", ".css", ".html", ".typed"}
+SUFFIXES = {".py", ".yaml", ".j2", ".css", ".html", ".csv", ".typed"}
 
 
 def project() -> dict[str, object]:

@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 
-from meld.refine.base import Material, info_nce, relevant_not_redundant
+from meld.refine.base import Material, Measured, info_nce, relevant_not_redundant
 from meld.refine.iterative import IterativeRefinement
-from meld.refine.mixture import MixtureRefinement
+from meld.refine.mixture import MixtureRefinement, text_of
+from meld.seeds import derive
+from meld.selector.dsir import dsir_scores, resample
 from meld.types import Query, Sample
 
 
@@ -69,3 +71,44 @@ def test_mixture_is_one_round_of_everything_selected_and_an_auxiliary_half() -> 
     (planned,) = MixtureRefinement(2.0, 1.0, auxiliary=0.5).rounds(_material(), seed=0)
     assert planned.added == 7
     assert len(planned.samples) == 21
+
+
+def test_the_auxiliary_set_is_dsir_then_eq_7_over_what_selection_measured() -> None:
+    """Against both steps written out, with labelled samples of other units left alone."""
+    base = _material()
+    others = [*_samples(3, "b.di", "labelled"), *base.others]
+    rng = np.random.default_rng(5)
+    measured = Measured(np.arange(3, 23), rng.normal(size=(20, 5)).astype(np.float32), rng.random(20))
+    material = Material(base.own, base.own_vectors, others, _unit(rng, 23), base.target, measured)
+    (planned,) = MixtureRefinement(2.0, 1.0, auxiliary=0.5, keep=2.0).rounds(material, seed=4)
+    chosen = [s.id for s in planned.samples[14:]]
+
+    texts = [text_of(s) for s in others[3:]]
+    scores = dsir_scores(texts, [text_of(s) for s in base.own if s.provenance == "labelled"])
+    kept = resample(scores, 14, derive(4, "dsir"))
+    x = measured.embeddings[kept].astype(np.float64)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    w, quality = (1 + x @ x.T) / 2, measured.quality[kept]
+    factors = 1 / (2 * w.sum(axis=0) - np.diag(w)).std(), 1 / quality.std()
+    picks: list[int] = []
+    for _ in range(7):
+
+        def value(items: list[int]) -> float:
+            redundancy = w[np.ix_(items, items)].sum()
+            return factors[0] * (2 * w[:, items].sum() - redundancy) + factors[1] * quality[items].sum()
+
+        rest = [i for i in range(14) if i not in picks]
+        picks.append(max(rest, key=lambda i: value([*picks, i])))
+    assert chosen == [others[3 + int(kept[i])].id for i in picks]
+    assert planned.report["auxiliary_by_eq_7"]
+
+
+def test_other_units_labels_are_no_auxiliary_samples() -> None:
+    base = _material()
+    others = [*_samples(30, "b.di", "labelled"), *base.others[:2]]
+    material = Material(base.own, base.own_vectors, others, _unit(np.random.default_rng(2), 32), base.target)
+    (planned,) = MixtureRefinement(2.0, 1.0).rounds(material, seed=0)
+    assert planned.added == 2
+    assert not planned.report["auxiliary_by_eq_7"]
+    none = Material(base.own, base.own_vectors, others[:30], _unit(np.random.default_rng(2), 30), base.target)
+    assert MixtureRefinement(2.0, 1.0).rounds(none, seed=0)[0].added == 0

@@ -22,7 +22,7 @@ from rich.console import Console
 from meld.errors import UserError
 from meld.report import html
 from meld.report.console import costs_table, duration, results_table
-from meld.report.results import Costs, read_costs, read_results
+from meld.report.results import Costs, Failure, read_costs, read_results, write_results
 from meld.report.status import job_states, status_table
 from meld.report.sweep import build, compare, find_runs
 
@@ -188,7 +188,10 @@ def test_comparison_finds_what_varies_and_averages_over_seeds(tmp_path: Path, ma
     assert (found.varying, found.seeds) == (("k",), ("seed",))
     assert [line.label for line in found.lines] == ["k=1", "k=2", "k=10", "majority", "mutual_nn", "similarity_lr"]
     column = ("abt_buy", "em", "f1")
-    assert found.lines[0].cell(column) == "0.622 ± 0.014"  # mean and deviation of 0.612 and 0.632
+    # Mean and deviation of 0.612 and 0.632; the interval is about that of one run (± 0.023) and that of the seeds.
+    shown = re.fullmatch(r"0\.622 ± 0\.014 \[(0\.\d{3}), (0\.\d{3})\]", found.lines[0].cell(column))
+    assert shown is not None
+    assert [float(end) for end in shown.groups()] == pytest.approx([0.592, 0.652], abs=0.006)
     assert found.lines[4].cell(column) == "0.681 [0.658, 0.704]"
     assert found.lines[4].cell(("hospital", "dc", "f1")) == "–"
 
@@ -203,7 +206,7 @@ def test_a_sweep_gets_a_page_a_markdown_and_a_csv(tmp_path: Path, make_run: Make
     lines = (root / "comparison.md").read_text(encoding="utf-8").splitlines()
     table = [line for line in lines if line.startswith("|")]
     assert len({line.count("|") for line in table}) == 1
-    assert table[2].startswith("| 1 | 0.622 ± 0.014 |")
+    assert table[2].startswith("| 1 | 0.622 ± 0.014 [0.594, 0.652] | ")
     frame = pd.read_csv(root / "comparison.csv")
     assert len(frame) == 6 * 4
     own = frame[(frame.system == "meld") & (frame.k == 2) & (frame.seed == 1)]
@@ -227,6 +230,28 @@ def test_config_values_with_a_bar_do_not_break_the_table(tmp_path: Path, make_ru
     table = [x for x in (tmp_path / "s" / "comparison.md").read_text(encoding="utf-8").splitlines() if x[:1] == "|"]
     assert len({re.sub(r"\\\|", "", line).count("|") for line in table}) == 1
     assert "<i>" not in "".join(table)
+
+
+def test_units_that_failed_are_told_everywhere(tmp_path: Path, make_run: MakeRun) -> None:
+    run = make_run(tmp_path / "s" / "k=1", k=1, parts=False)
+    results = read_results(run)
+    assert results.failures == ()
+    assert "failures" not in json.loads((run / "results.json").read_text())
+    broken = [Failure("walmart", task, "data", "no <file>", "/somewhere/private", "get it") for task in ("em", "blk")]
+    broken.append(Failure("buy", "di", "init", "KeyError: [x]"))
+    kept = [row for row in results.rows if row.dataset != "restaurant"]
+    write_results(run, results.config, results.config_hash, kept, broken)
+    assert "/somewhere/private" not in (run / "results.json").read_text()
+    again = read_results(run)
+    assert [failure.unit for failure in again.failures] == ["walmart.em", "walmart.blk", "buy.di"]
+    text = printed(results_table(again), width=200)
+    assert re.search(r"walmart +│ blk +│ failed +│ data", text)
+    assert re.search(r"walmart\.em, walmart\.blk failed: no <file> *\n  fix: get it", text)
+    assert "buy.di failed: KeyError: [x]" in text
+    assert "walmart.em, walmart.blk failed: no <file>" in " ".join(Page(build(run).read_text()).text.split())
+    make_run(tmp_path / "s" / "k=2", k=2, parts=False)
+    build(tmp_path / "s")
+    assert "buy.di failed in k=1" in (tmp_path / "s" / "comparison.md").read_text()
 
 
 def test_a_directory_without_results_is_refused(tmp_path: Path) -> None:

@@ -10,20 +10,17 @@ from torch import Tensor
 from meld.backbone.lora import lora_parameters
 from meld.errors import ConfigError, DataError, UserError
 from meld.selector.cluster import k_centre_clusters
-from meld.selector.influence.base import complexity
+from meld.selector.costs import Meter
+from meld.selector.influence.base import check_scores, complexity
 from meld.selector.influence.batch import BatchInfluence
+from meld.selector.influence.direction import CANDIDATES, choose_damping
 from meld.selector.influence.dot import DotInfluence
-from meld.selector.influence.gradients import mean_gradient, per_sample_gradients
+from meld.selector.influence.fd import FiniteDifferenceInfluence
+from meld.selector.influence.gradients import lora_matrices, mean_gradient, per_sample_gradients
 from meld.selector.influence.none import NoInfluence
-from meld.selector.influence.preconditioner import (
-    datainf,
-    hyperinf,
-    identity,
-    one_sided,
-    preconditioner,
-    schulz_inverse,
-    woodbury,
-)
+from meld.selector.influence.per_sample import PerSampleInfluence
+from meld.selector.influence.perturb import length, moved
+from meld.selector.influence.preconditioner import preconditioner, preconditioners, schulz_inverse, stored_bytes
 from meld.selector.losses import label_losses
 
 from .conftest import make_items, plain_gradient
@@ -54,9 +51,30 @@ def test_streaming_changes_nothing(name: str) -> None:
         torch.testing.assert_close(value, parts[block], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_several_dampings_in_one_reading(name: str) -> None:
+    target, samples = gradients()
+    each = {block: 0.1 * (i + 1) for i, block in enumerate(target)}  # one of its own for every block
+    found = preconditioners(name)(target, iter(chunked(samples)), [LAMBDA, 1.0, each])
+    for damping, result in zip((LAMBDA, 1.0), found, strict=False):
+        for block, value in preconditioner(name)(target, [samples], damping).items():
+            torch.testing.assert_close(result[block], value, rtol=1e-4, atol=1e-4)
+    for block, value in found[2].items():
+        alone = preconditioner(name)(target, [samples], each[block])[block]
+        torch.testing.assert_close(value, alone, rtol=1e-4, atol=1e-4)
+
+
+def test_what_estimators_hold() -> None:
+    target, _ = gradients()
+    size = 24 + 18 + 16
+    assert stored_bytes("woodbury", target, 7) == 4 * size * 8
+    assert stored_bytes("one_sided", target, 7) == 4 * size + 8 * (9 + 4 + 16)
+    assert stored_bytes("identity", target, 7) == 4 * size
+
+
 def test_woodbury_equals_the_dense_inverse() -> None:
     target, samples = gradients()
-    result = woodbury(target, [samples], LAMBDA)
+    result = preconditioner("woodbury")(target, [samples], LAMBDA)
     for name, t in target.items():
         g = samples[name].double().flatten(1)
         fisher = g.T @ g / len(g) + LAMBDA * torch.eye(g.shape[1], dtype=torch.float64)
@@ -66,7 +84,7 @@ def test_woodbury_equals_the_dense_inverse() -> None:
 
 def test_datainf_equals_its_formula() -> None:
     target, samples = gradients()
-    result = datainf(target, [samples], LAMBDA)
+    result = preconditioner("datainf")(target, [samples], LAMBDA)
     for name, t in target.items():
         total = torch.zeros(t.numel(), dtype=torch.float64)
         v = t.double().flatten()
@@ -78,7 +96,7 @@ def test_datainf_equals_its_formula() -> None:
 
 def test_one_sided_equals_its_formula_and_hyperinf_equals_it() -> None:
     target, samples = gradients()
-    direct, schulz = one_sided(target, [samples], LAMBDA), hyperinf(target, [samples], LAMBDA)
+    direct, schulz = (preconditioner(name)(target, [samples], LAMBDA) for name in ("one_sided", "hyperinf"))
     for name, t in target.items():
         wide = t.shape[0] < t.shape[1]
         factor = sum((g @ g.T if wide else g.T @ g).double() for g in samples[name]) / 7
@@ -100,7 +118,7 @@ def test_schulz_follows_its_recurrence_and_converges() -> None:
 
 def test_identity_and_bad_names() -> None:
     target, samples = gradients()
-    for name, value in identity(target, [samples], LAMBDA).items():
+    for name, value in preconditioner("identity")(target, [samples], LAMBDA).items():
         torch.testing.assert_close(value, target[name])
     with pytest.raises(ConfigError, match="no preconditioner 'exact'"):
         preconditioner("exact")
@@ -176,6 +194,93 @@ def test_dot_and_batch_equal_per_sample_autograd(lora_lm, name: str) -> None:
     found = single.scores(lora_lm, pool, validation, initial, embeddings)
     np.testing.assert_allclose(found / scale, expected / scale, atol=2e-4)
 
+    one_by_one = PerSampleInfluence(damping=LAMBDA, preconditioner=name)
+    found = one_by_one.scores(lora_lm, pool, validation, initial, embeddings)
+    np.testing.assert_allclose(found / scale, expected / scale, atol=2e-4)
+
+    differences = FiniteDifferenceInfluence(damping=LAMBDA, preconditioner=name, max_tokens=50, max_rows=5)
+    before = {n: parameter.detach().clone() for n, parameter in lora_parameters(lora_lm).items()}
+    found = differences.scores(lora_lm, pool, validation, initial, embeddings)
+    np.testing.assert_allclose(found / scale, expected / scale, atol=5e-3)
+    for n, parameter in lora_parameters(lora_lm).items():
+        assert torch.equal(parameter, before[n])  # the weights are the very same afterwards
+
+
+def test_several_tasks_in_one_pass(lora_lm) -> None:
+    pool, initial = make_items(9, seed=4), np.array([1, 4, 7])
+    tasks = [make_items(3, seed=10), make_items(5, seed=11), make_items(2, seed=12)]
+    dot = DotInfluence(damping=LAMBDA, max_tokens=40, max_rows=4)
+    together = dot.scores_of_tasks(lora_lm, pool, tasks, initial)
+    assert together.shape == (9, 3)
+    for column, task in enumerate(tasks):
+        alone = dot.scores(lora_lm, pool, task, initial, np.zeros((9, 1), np.float32))
+        np.testing.assert_allclose(together[:, column], alone, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [BatchInfluence, DotInfluence, FiniteDifferenceInfluence, PerSampleInfluence])
+def test_two_processes_give_the_same_scores(lora_lm, kind) -> None:
+    pool, validation, initial = make_items(11, seed=4), make_items(4, seed=5), np.array([6, 2, 9])
+    embeddings = np.random.default_rng(0).normal(size=(11, 4)).astype(np.float32)
+    small = {"damping": LAMBDA, "max_tokens": 40, "max_rows": 3}
+    one = kind(**small).scores(lora_lm, pool, validation, initial, embeddings)
+    two = kind(**small, workers=2).scores(lora_lm, pool, validation, initial, embeddings)
+    np.testing.assert_allclose(two, one, rtol=1e-4, atol=1e-6 * np.abs(one).max())
+    assert np.std(one) > 0.0
+
+
+def test_errors_in_a_process_reach_the_user(lora_lm) -> None:
+    pool = make_items(6, seed=4)
+    x = np.zeros((6, 1), np.float32)
+    with torch.no_grad():
+        next(iter(lora_parameters(lora_lm).values())).fill_(float("inf"))
+    with pytest.raises(DataError, match="not finite"):
+        DotInfluence(preconditioner="identity", workers=2, max_rows=2).scores(lora_lm, pool, pool, np.array([0]), x)
+    with pytest.raises(ConfigError, match="processes"):
+        DotInfluence(workers=0)
+
+
+def test_every_estimator_says_what_its_steps_took(lora_lm) -> None:
+    pool, validation, initial = make_items(6, seed=4), make_items(3, seed=5), np.array([1, 2])
+    x = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+    for kind, passes in ((BatchInfluence, 2.0), (DotInfluence, 2.0), (FiniteDifferenceInfluence, 2.0)):
+        meter = Meter()
+        kind(damping=LAMBDA).scores(lora_lm, pool, validation, initial, x, meter=meter)
+        last = meter.steps[-1]
+        assert last.tokens == sum(len(item.prompt) + len(item.options[0]) for item in pool)
+        assert last.passes == passes
+        assert all(step.seconds > 0 and step.peak_memory_mb > 0 for step in meter.steps)
+        assert {step.name for step in meter.steps} >= {"gradient of the validation set", "curvature and its inverse"}
+        assert meter.notes == {"damping": LAMBDA}
+        assert last.stored_mb == pytest.approx(4e-6 * sum(p.numel() for p in lora_parameters(lora_lm).values()))
+
+
+def test_the_damping_is_chosen_where_held_out_labels_gain_most(lora_lm) -> None:
+    """Against a plain search over all candidates and steps."""
+    validation, dev = make_items(6, seed=5), make_items(5, seed=6)
+    pool, initial = make_items(8, seed=7), np.arange(8)
+    meter = Meter()
+    auto = DotInfluence(damping="auto")
+    scores = auto.scores(lora_lm, pool, validation, initial, np.zeros((8, 1), np.float32), dev, meter)
+    chosen = float(meter.notes["damping"])
+    target = mean_gradient(lora_lm, validation, 4096, 16, "validation set")
+    loss = label_losses(lora_lm, validation).mean()
+    warm = [chunk for _, chunk in per_sample_gradients(lora_lm, pool, 4096, 16, "warm-up set")]
+    after = {}
+    for damping in CANDIDATES:
+        v = preconditioner("one_sided")(target, warm, damping)
+        for drop in (0.03, 0.1, 0.3):
+            with moved(lora_lm, v, -drop * float(loss) / inner(target, v)):
+                after[damping, drop] = label_losses(lora_lm, dev).mean()
+    best = min(after, key=after.__getitem__)
+    assert after[best] < label_losses(lora_lm, dev).mean()
+    assert chosen == best[0]
+    fixed = DotInfluence(damping=chosen).scores(lora_lm, pool, validation, initial, np.zeros((8, 1), np.float32))
+    np.testing.assert_allclose(scores, fixed, rtol=1e-4)
+    with pytest.raises(DataError, match="auto chooses on dev labels"):
+        auto.scores(lora_lm, pool, validation, initial, np.zeros((8, 1), np.float32))
+    uphill = {name: -part for name, part in target.items()}
+    assert choose_damping(lora_lm, target, [target, uphill], validation, dev, 4096, 16) == 0
+
 
 def test_influence_predicts_what_a_training_step_does(lora_lm) -> None:
     """The sign of Eq. 8: with the identity for H, a step of size s on z changes the validation loss by s * I(z)."""
@@ -218,8 +323,15 @@ def test_bad_input_is_named(tiny_lm, lora_lm) -> None:
         DotInfluence().scores(lora_lm, pool, [], np.array([0]), x)
     with pytest.raises(DataError, match="warm-up set"):
         BatchInfluence().scores(lora_lm, pool, pool, np.array([], dtype=np.int64), x)
-    with pytest.raises(ConfigError, match="damping"):
-        DotInfluence(damping=0.0)
+    for damping in (0.0, -1.0, float("nan"), "large"):
+        with pytest.raises(ConfigError, match="damping"):
+            DotInfluence(damping=damping)
+    with pytest.raises(ConfigError, match="step"):
+        FiniteDifferenceInfluence(step=0.0)
+    with pytest.raises(DataError, match="first is item 1"):
+        check_scores(np.array([[0.0, 1.0], [np.nan, 0.0]]), "influence")
+    assert set(lora_matrices(lora_lm)) == set(lora_parameters(lora_lm))
+    assert length({"a": torch.tensor([3.0]), "b": torch.tensor([[4.0]])}) == 5.0
     with pytest.raises(ConfigError, match="preconditioner"):
         BatchInfluence(preconditioner="none")
     lora_lm.model.base_model.model.lm_head.weight.requires_grad_(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -17,6 +18,7 @@ from meld.selector.diversity.k_centre import KCentre
 from meld.selector.objective import Modular, Objective, spread_factor
 from meld.selector.optimizer.incremental import Incremental
 from meld.selector.optimizer.lazy import Lazy
+from meld.selector.optimizer.low_rank import low_rank_greedy
 from meld.selector.optimizer.naive import Naive
 from meld.selector.optimizer.stochastic import Stochastic
 from meld.selector.optimizer.submodlib import Submodlib
@@ -78,11 +80,95 @@ def test_submodlib_says_what_it_cannot_do() -> None:
         Submodlib().maximize(objective(GraphCut(kernel="cosine")), 3, 0)
 
 
+class _Growing:
+    """A term whose gains grow, and which is no sum of vectors."""
+
+    n, diminishing = 5, False
+
+    def low_rank(self):
+        return None
+
+    def gains(self, candidates=None):
+        return np.ones(5 if candidates is None else len(candidates))
+
+
 def test_lazy_refuses_what_it_would_get_wrong() -> None:
-    raw = GraphCut(kernel="cosine")
     with pytest.raises(ConfigError, match="gains cannot grow"):
-        Lazy().maximize(objective(raw), 5, 0)
-    assert Naive().maximize(objective(raw), 9, 0).tolist() == Incremental().maximize(objective(raw), 9, 0).tolist()
+        Lazy().maximize(Objective({"diversity": _Growing()}, WEIGHTS, "none"), 3, 0)
+
+
+def test_lazy_needs_no_diminishing_gains_of_sums_of_vectors() -> None:
+    """Its bounds hold both ways: raw cosine, as printed, is maximised exactly too."""
+    raw = GraphCut(kernel="cosine")
+    for seed in range(3):
+        expected = Naive().maximize(objective(raw, seed=seed), 25, 0).tolist()
+        assert Lazy().maximize(objective(raw, seed=seed), 25, 0).tolist() == expected
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 90),
+    st.integers(0, 10_000),
+    st.floats(-1.0, 3.0),
+    st.sampled_from(["shifted_cosine", "cosine"]),
+    st.integers(0, 3),
+    st.booleans(),
+)
+def test_lazy_picks_what_naive_picks(n: int, seed: int, cone: float, kernel: str, copies: int, modular: bool) -> None:
+    """Pools with and without a direction, with duplicates, zero vectors, and every budget."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, 4)).astype(np.float32) + np.float32(cone)
+    for _ in range(copies * (n // 4)):
+        x[rng.integers(n)] = x[rng.integers(n)]
+    x[rng.integers(n)] = 0.0
+    scores = np.round(rng.random(n), 1)
+    n_select = int(rng.integers(1, n + 1))
+
+    def build() -> Objective:
+        terms = {"diversity": GraphCut(2.0, 1.0, kernel).start(x)}
+        return Objective({**terms, "quality": Modular(scores)} if modular else terms, WEIGHTS)
+
+    assert Lazy().maximize(build(), n_select, 0).tolist() == Incremental().maximize(build(), n_select, 0).tolist()
+
+
+def test_lazy_computes_all_gains_a_few_times_only() -> None:
+    """On a pool in a cone, as encoders make them, with the kernel under which plain laziness collapses."""
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(12, 24))
+    x = (1.5 + centres[rng.integers(0, 12, 3000)] + 0.5 * rng.normal(size=(3000, 24))).astype(np.float32)
+    form = Objective({"diversity": GraphCut().start(x)}, WEIGHTS).low_rank()
+    assert form is not None
+
+    class CountedRows(np.ndarray):
+        passes = 0
+
+        def __matmul__(self, other):
+            CountedRows.passes += len(self) == 3000
+            return np.asarray(self) @ np.asarray(other)
+
+    counted = replace(form, vectors=form.vectors.view(CountedRows))
+    found = list(low_rank_greedy(counted, 900))
+    expected = Incremental().maximize(Objective({"diversity": GraphCut().start(x)}, WEIGHTS), 900, 0)
+    assert found == expected.tolist()
+    assert CountedRows.passes < 90  # a pass per ten picks; greedy needs 900
+
+
+def test_the_sum_of_vectors_is_the_same_function() -> None:
+    function = objective(n=12)
+    form = function.low_rank()
+    chosen = [3, 7, 1]
+    for item in chosen:
+        function.add(item)
+    total = form.vectors[chosen].sum(axis=0)
+    value = form.linear[chosen].sum() - form.curvature * (total @ total) - form.offset * 9
+    assert function.value() == pytest.approx(value)
+    assert objective(FacilityLocation()).low_rank() is None
+    two = Objective({"diversity": GraphCut().start(np.eye(3, dtype=np.float32)), "quality": _cut(3)}, WEIGHTS)
+    assert two.low_rank() is None
+
+
+def _cut(n: int):
+    return GraphCut().start(np.ones((n, 2), np.float32))
 
 
 class _Counting:
@@ -97,6 +183,9 @@ class _Counting:
 
     def add(self, item: int) -> None:
         self.term.add(item)
+
+    def low_rank(self):
+        return self.term.low_rank()
 
 
 def test_lazy_evaluates_less() -> None:

@@ -262,6 +262,7 @@ lambda1: 3.0
 lambda2: 1.5
 damping: 0.5
 limits: {warm_up: 9}
+expert: {lr: 0.001, batch_size: 4}
 """
 
 

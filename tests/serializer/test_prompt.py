@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product
 from typing import Any
 
@@ -156,7 +157,7 @@ def test_demonstrations_go_first_the_least_similar_first(serializer: Any, templa
             assert prompt.n_demos == 5 or count(more.text) > budget
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.integers(0, 400), min_size=1, max_size=4),
     st.lists(st.integers(0, 400), max_size=2),
@@ -176,12 +177,18 @@ def test_values_are_shortened_until_they_fit(
     smallest = PromptWriter(how[0](template=how[1]), TASKS, len, 0).write(asked)
     assert len(prompt.text) <= max(budget, len(smallest.text))
     assert smallest.n_demos == 0
-    assert smallest.shortened == sum(len(v) > 24 for v in (*entity.values(), *(v for _, v in context)))
+    last = (next(iter(entity.values())), *(v for _, v in context))
+    assert smallest.shortened == len(entity) - 1 + sum(len(v) > 24 for v in last)
     if prompt.text != whole.text and prompt.n_demos == 0:
         assert len(whole.text) > budget  # nothing is cut without need
         assert prompt.shortened > 0
-    for name in (*entity, "b"):
-        assert name in prompt.text
+    if not all(name in prompt.text for name in entity):
+        short = {name: v if len(v) <= 24 else v[:23] + "…" for name, v in entity.items()}
+        facts_too = tuple((name, v[:24]) for name, v in context)
+        narrow = query("em", [short, {"b": "short"}], context=facts_too)
+        # Attributes are left out only where shortening every value is not enough.
+        assert len(PromptWriter(how[0](template=how[1]), TASKS, len, 10**6).write(narrow).text) > budget
+    assert "a0" in prompt.text
     assert "short" in prompt.text
     if not prompt.shortened:
         assert all(value in prompt.text for value in entity.values())
@@ -194,6 +201,20 @@ def test_a_long_fact_is_cut_no_more_than_needed() -> None:
     assert len(prompt.text) <= budget
     assert prompt.text.count("y") > 400
     assert prompt.shortened == 1
+
+
+@pytest.mark.parametrize("serializer", SERIALIZERS)
+@pytest.mark.parametrize("template", ["full", "brief"])
+def test_hundreds_of_columns_fit_and_keep_the_asked_one(serializer: Any, template: str) -> None:
+    wide = {f"column {i}": f"value {i}" for i in range(200)}
+    asked = Query("SET.dc/1", "SET.dc", "dc", (wide,), ("T:1",), "column 187")
+    prompt = writer(serializer, template, 150).write(asked)
+    assert count(prompt.text) <= 150
+    assert "value 187" in prompt.text
+    assert "column 0" in prompt.text
+    shown = {int(number) for number in re.findall(r"value (\d+)", prompt.text)}
+    assert shown == {*range(len(shown) - 1), 187}
+    assert prompt.shortened == 200 - len(shown)
 
 
 @pytest.mark.parametrize("serializer", SERIALIZERS)

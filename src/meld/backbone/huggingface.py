@@ -33,6 +33,7 @@ class HuggingFaceBackbone:
         lora_targets: Names of the linear layers that get LoRA updates.
         as_decoder: Run a BERT-style encoder as a causal decoder (``is_decoder``); the language-model head's dense
             layer, which such checkpoints lack, starts at the identity.
+        layers: Keep the first so many transformer layers of the checkpoint; None for all. A cheap proxy of a model.
         relative: Compare answers by how much experts raise their log-probability over the base model's own. For bases
             whose own preference means nothing, such as a sentence encoder run as a decoder.
         evidence_prior: Add the log-probability that retrieval alone gives an option (``meld.retriever.prior``): the
@@ -60,6 +61,7 @@ class HuggingFaceBackbone:
         max_new_tokens: int = 64,
         lora_targets: Sequence[str] = ("q_proj", "v_proj"),
         as_decoder: bool = False,
+        layers: int | None = None,
         relative: bool = False,
         evidence_prior: bool = False,
         attention: str = "sdpa",
@@ -77,6 +79,7 @@ class HuggingFaceBackbone:
         self.max_new_tokens = max_new_tokens
         self.lora_targets = tuple(lora_targets)
         self.as_decoder = as_decoder
+        self.layers = layers
         self.relative = relative
         self.evidence_prior = evidence_prior
         self.attention = attention
@@ -109,8 +112,8 @@ class HuggingFaceBackbone:
             The model in evaluation mode, all parameters frozen.
 
         Raises:
-            UserError: If the model is neither a folder nor reachable, the number format is unknown, or quantised
-                weights are asked for where they cannot be had.
+            UserError: If the model is neither a folder nor reachable, the number format is unknown, it has fewer layers
+                than are to be kept, or quantised weights are asked for where they cannot be had.
         """
         from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -122,6 +125,8 @@ class HuggingFaceBackbone:
             config = AutoConfig.from_pretrained(source, revision=self.revision)
             if self.as_decoder:
                 config.is_decoder = True
+            if self.layers is not None:
+                _keep_layers(config, self.layers, self.config_key.rpartition(".")[0] or "backbone")
             with quiet_libraries():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
                     source,
@@ -199,6 +204,24 @@ def number_format(backbone: HuggingFaceBackbone) -> torch.dtype:
             fix=f"choose one of {', '.join(_DTYPES)}",
         )
     return _DTYPES[backbone.dtype]
+
+
+def _keep_layers(config: Any, layers: int, key: str) -> None:
+    """Make a configuration describe the model without its later layers; their weights are then not read.
+
+    Raises:
+        UserError: If the model does not have so many.
+    """
+    total = int(config.num_hidden_layers)
+    if not 1 <= layers <= total:
+        raise UserError(
+            f"The model has {total} layers, of which {layers} cannot be kept.",
+            where=f"{key}.layers",
+            fix=f"1 to {total}",
+        )
+    config.num_hidden_layers = layers
+    if getattr(config, "layer_types", None):
+        config.layer_types = list(config.layer_types)[:layers]
 
 
 def _start_head_at_identity(model: Any) -> None:

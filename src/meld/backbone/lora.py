@@ -93,6 +93,28 @@ def attach_lora(
     return LanguageModel(wrapped, lm.tokenizer, lm.name, lm.relative)
 
 
+def check_targets(lm: LanguageModel, targets: Sequence[str], key: str) -> None:
+    """Check that every LoRA target is a linear layer of a model.
+
+    Args:
+        lm: The model.
+        targets: Names (suffixes) of layers.
+        key: Where the targets stand in the configuration.
+
+    Raises:
+        UserError: Naming the targets that are missing, and layers that are there.
+    """
+    linear = [name for name, module in lm.model.named_modules() if isinstance(module, nn.Linear)]
+    missing = [t for t in targets if not any(name == t or name.endswith(f".{t}") for name in linear)]
+    if missing or not targets:
+        known = sorted({name.rpartition(".")[2] for name in linear})
+        raise UserError(
+            f"{lm.name} has no linear layers named {', '.join(missing) or 'anything: no target is given'}.",
+            where=key,
+            fix=f"{key}=[...] with some of: {', '.join(known)}",
+        )
+
+
 def detach_lora(lm: LanguageModel) -> LanguageModel:
     """Take the adapter off again, so that the base model can be used for the next one.
 

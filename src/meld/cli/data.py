@@ -24,6 +24,7 @@ from meld.config.presets import shipped
 from meld.config.targets import nearest
 from meld.config.tree import plain
 from meld.dataset.base import Dataset, Source
+from meld.dataset.card import Card, load_card
 from meld.errors import ConfigError, DataError, UserError
 from meld.text import fold
 from meld.types import Entity, Gold, Query, UnitData
@@ -345,7 +346,17 @@ def _show(option: Option, tree: Mapping[str, Any], allow: Sequence[str], console
     facts.add_row("files", _SHOWN[state.kind])
     facts.add_row("where to get it", Text(_where(option) or "-"))
     facts.add_row("shown title", Text(str(node.get("title") or "-")))
+    card = load_card(option.name)
+    if card is not None:
+        facts.add_row("licence", Text(card.licence))
+        if card.few_shot is not None:
+            facts.add_row("in the papers", Text(f"{card.few_shot:,} labelled of {card.instances:,} instances"))
     console.print(facts)
+    if card is not None:
+        if card.published:
+            console.print(_published(card))
+        for name in card.other_files(node.get("root")):
+            console.print(_other_file(name), style="yellow", markup=False, highlight=False)
     if state.error is not None or state.component is None:
         # Nothing is wrong with the question: what is missing, and where to get it, is the answer.
         if state.error is not None:
@@ -398,6 +409,9 @@ def _check(options: Mapping[str, Option], allow: Sequence[str], console: Console
         for row in rows:
             table.add_row(*row)
         notes += source.notes
+        card = load_card(option.name)
+        root = (option.node or {}).get("root")
+        notes += [f"{option.name}: {_other_file(name)}" for name in (card.other_files(root) if card else ())]
     if table.row_count:
         console.print(table)
         console.print(
@@ -458,6 +472,24 @@ def _balance(task: str, labels: Sequence[str]) -> str:
 def _short(value: str, width: int = 24) -> str:
     flat = " ".join(value.split()) or "(empty)"
     return flat if len(flat) <= width else flat[: width - 1] + "…"
+
+
+def _published(card: Card) -> Table:
+    """The papers' scores, 0 to 100; their settings are not this program's."""
+    systems = list(dict.fromkeys(system for entry in card.published for system in entry.scores))
+    table = Table(title="published scores", title_justify="left")
+    for heading in ("task", "metric", "source"):
+        table.add_column(heading)
+    for system in systems:
+        table.add_column(system, justify="right")
+    for entry in card.published:
+        values = (f"{entry.scores[name]:.2f}" if name in entry.scores else "" for name in systems)
+        table.add_row(entry.task, entry.metric, entry.source, *values)
+    return table
+
+
+def _other_file(name: str) -> str:
+    return f"{name} is not the file its card describes; scores need not compare with those of others"
 
 
 def _counts(name: str, source: Source) -> Table:

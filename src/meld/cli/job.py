@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import traceback
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
+from meld.cli.gpu import pin_gpu
+from meld.cli.sweeps import swept_values
 from meld.config.compose import origin_of
 from meld.config.presets import register_presets, shipped
 from meld.config.schema import register_schema
@@ -21,7 +23,11 @@ from meld.config.tree import plain, redact
 from meld.config.validate import validate
 from meld.errors import UserError
 from meld.report.console import costs_table, results_table
-from meld.report.results import read_costs, read_results
+from meld.report.record import write_job
+from meld.report.results import STATUS, Failure, read_costs, read_json, read_results, write_json
+
+if TYPE_CHECKING:
+    from meld.pipeline.sweep_plan import JobPlan
 
 
 @dataclass
@@ -29,22 +35,23 @@ class Outcome:
     """What came of the jobs of one command.
 
     Attributes:
-        folder: The sweep's directory; None for a single run.
-        failed: How many jobs failed.
+        failed: How many jobs failed, in whole or in some units, as far as they ran in this process.
         error: What made a single run fail.
+        plans: What the jobs of a sweep would do, if it was a dry run.
     """
 
-    folder: str | None = None
     failed: int = 0
     error: Exception | None = None
+    plans: list[JobPlan] = field(default_factory=list)
 
 
-def hydra_entry(command: str, multirun: bool) -> Outcome:
+def hydra_entry(command: str, multirun: bool, swept: tuple[str, ...] = ()) -> Outcome:
     """Let Hydra compose ``sys.argv`` and run the jobs.
 
     Args:
         command: What the user typed.
         multirun: Whether it is a sweep: a failing job is then reported in its own log and does not stop the others.
+        swept: The keys that a sweep varies.
     """
     register_schema()
     register_presets()
@@ -53,21 +60,25 @@ def hydra_entry(command: str, multirun: bool) -> Outcome:
     def job(config: DictConfig) -> None:
         context = HydraConfig.get()
         folder = Path(context.runtime.output_dir)
-        if context.mode == RunMode.MULTIRUN:
-            outcome.folder = str(context.sweep.dir)
-        try:
-            run_job(config, folder, command, outcome.folder)
-        except Exception as error:
-            if not multirun:
+        if not multirun:
+            try:
+                outcome.failed += bool(run_job(config, folder, command, None))
+            except Exception as error:
                 # Raised once Hydra is done: it would print a line of its own about it.
                 outcome.error = error
+            return
+        if "joblib" in str(context.launcher._target_):
+            pin_gpu()
+        try:
+            values = swept_values(list(context.overrides.task), swept)
+            if config.dry_run:
+                outcome.plans.append(plan_job(config, folder.name, values))
                 return
+            write_job(folder, values)
+            outcome.failed += bool(run_job(config, folder, command, str(context.sweep.dir)))
+        except Exception as error:
             outcome.failed += 1
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "meld.log").open("a", encoding="utf-8") as log:
-                log.write("".join(traceback.format_exception(error)))
-            shown = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            print(f"meld: job {folder.name} failed: {shown}\n  log: {folder / 'meld.log'}", file=sys.stderr)
+            _record_failure(folder, command, error)
 
     hydra.main(version_base="1.3", config_path=str(shipped("conf")), config_name="meld")(job)()
     if outcome.error is not None:
@@ -75,7 +86,7 @@ def hydra_entry(command: str, multirun: bool) -> Outcome:
     return outcome
 
 
-def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -> None:
+def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -> tuple[Failure, ...]:
     """Validate a composed configuration and carry the run out.
 
     Args:
@@ -84,24 +95,23 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         command: What the user typed.
         sweep: The sweep's directory; None for a single run.
 
+    Returns:
+        The units that failed while others did not.
+
     Raises:
         UserError: For anything the user can mend.
     """
-    context = HydraConfig.get()
-    choices: dict[str, str] = {
-        str(k): str(v) for k, v in context.runtime.choices.items() if not str(k).startswith("hydra/")
-    }
+    choices = _choices()
     tree, shown = _resolved(config, choices)
     console = Console()
     if tree["dry_run"]:
         from meld.pipeline.dry_run import show
         from meld.store.store import Store
 
-        show(tree, Store(Path(tree["paths"]["store"])), console)
-        return
+        return show(tree, Store(Path(tree["paths"]["store"])), console)
     from meld.pipeline.run import execute
 
-    execute(tree, shown, choices, folder, command, console, Path(sweep).name if sweep else None)
+    failures = execute(tree, shown, choices, folder, command, console, Path(sweep).name if sweep else None)
     if tree["until"] in {None, "evaluate", "report"}:
         if sweep is None:
             console.print(results_table(read_results(folder), all_metrics=False))
@@ -113,6 +123,41 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         console.print(
             f"stopped after {tree['until']}; artifacts: {folder / 'artifacts'}", highlight=False, soft_wrap=True
         )
+    if failures:
+        console.print(f"{len(failures)} units failed; the same command tries them again", style="bold red")
+    return failures
+
+
+def plan_job(config: DictConfig, name: str, values: Mapping[str, str]) -> JobPlan:
+    """What one job of a sweep would do.
+
+    Raises:
+        UserError: For anything the user can mend.
+    """
+    from meld.pipeline.sweep_plan import plan_of
+    from meld.store.store import Store
+
+    tree, _ = _resolved(config, _choices())
+    return plan_of(tree, Store(Path(tree["paths"]["store"])), name, values)
+
+
+def _choices() -> dict[str, str]:
+    """Group to option, as composed."""
+    chosen = HydraConfig.get().runtime.choices.items()
+    return {str(k): str(v) for k, v in chosen if not str(k).startswith("hydra/")}
+
+
+def _record_failure(folder: Path, command: str, error: Exception) -> None:
+    """A failed job's traceback in its log, and its state where whoever runs the sweep looks."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "meld.log").open("a", encoding="utf-8") as log:
+        log.write("".join(traceback.format_exception(error)))
+    shown = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    status = read_json(folder / STATUS) if (folder / STATUS).is_file() else {}
+    if status.get("state") != "failed":
+        # It failed before it began to record itself.
+        write_json(folder / STATUS, {**status, "state": "failed", "error": shown, "command": command})
+    print(f"meld: job {folder.name} failed: {shown}\n  log: {folder / 'meld.log'}", file=sys.stderr)
 
 
 def _resolved(config: DictConfig, choices: dict[str, str]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -7,12 +7,10 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 from meld.errors import UserError
 
 _VERBS = ("data", "report", "status", "explain")
-_CONTROL = ("dry_run", "force", "until")
 
 _HELP = """\
 meld key=value ...        run the pipeline; see the README for recipes
@@ -82,25 +80,18 @@ def _run_hydra(words: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from meld.cli.job import hydra_entry
-    from meld.cli.names import constant_keys, directory_name, is_multirun, overrides_of
+    from meld.cli.sweeps import arrange
     from meld.config.compose import friendly
+    from meld.report.record import write_record
+    from meld.report.status import has_failed
 
-    overrides = overrides_of(words)
-    multirun = is_multirun(words)
-    given = {word.partition("=")[0] for word in overrides}
-    extra = []
+    command = shlex.join(["meld", *words])
     try:
-        constant = constant_keys(overrides)
-        if multirun and "hydra.sweep.dir" not in given:
-            extra.append(f"hydra.sweep.dir='outputs/sweeps/{directory_name(overrides, _CONTROL)}'")
-        if multirun and "hydra.sweep.subdir" not in given:
-            extra.append("hydra.sweep.subdir='${hydra.job.override_dirname}'")
-            keys = ",".join(f"'{key}'" for key in constant)
-            extra.append(f"hydra.job.config.override_dirname.exclude_keys=[{keys}]")
-        if not multirun and "hydra.run.dir" not in given:
-            extra.append(f"hydra.run.dir='${{paths.runs}}/{directory_name(overrides, _CONTROL)}'")
-        sys.argv = ["meld", *words, *extra]
-        state = hydra_entry(command=shlex.join(["meld", *words]), multirun=multirun)
+        plan = arrange(words, command)
+        if plan.record is not None and plan.folder is not None and not plan.dry:
+            write_record(plan.folder, plan.record)
+        sys.argv = ["meld", *plan.words]
+        outcome = hydra_entry(command, plan.multirun, tuple(plan.record.grid) if plan.record else ())
     except UserError:
         raise
     except KeyboardInterrupt:
@@ -117,11 +108,18 @@ def _run_hydra(words: list[str]) -> int:
             traceback.print_exception(error)
             return 1
         raise friendlier from None
-    if multirun and state.folder is not None:
-        from meld.cli.verbs import show_sweep
+    if plan.folder is None:
+        return 0
+    if plan.dry:
+        from meld.pipeline.sweep_plan import show_sweep_plan
 
-        show_sweep(Path(state.folder))
-    return 1 if state.failed else 0
+        show_sweep_plan(outcome.plans)
+        return 1 if outcome.failed else 0
+    from meld.cli.verbs import show_sweep
+
+    show_sweep(plan.folder)
+    # Jobs in processes of their own cannot count in ours.
+    return 1 if outcome.failed or has_failed(plan.folder) else 0
 
 
 if __name__ == "__main__":

@@ -42,15 +42,16 @@ def overrides_of(argv: Sequence[str]) -> list[str]:
     return found
 
 
-def directory_name(overrides: Sequence[str], ignored: Sequence[str] = ()) -> str:
+def directory_name(overrides: Sequence[str], ignored: Sequence[str] = (), first: Sequence[str] = ()) -> str:
     """A readable, unique name: the overrides in order of their keys, and a short hash.
 
     Args:
         overrides: As on the command line.
         ignored: Keys that do not belong in the name.
+        first: Keys that tell most; they come first, since a long name is cut.
     """
-    kept = sorted(o for o in overrides if not _key(o).startswith(("hydra.", "paths.", *ignored)))
-    whole = ",".join(kept)
+    kept = sorted(o for o in overrides if not _key(o).startswith(("hydra.", "hydra/", "paths.", *ignored)))
+    whole = ",".join(sorted(kept, key=lambda override: _key(override) not in first))
     slug = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", whole).strip("_")[:_LONGEST] or "default"
     return f"{slug}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
 

@@ -9,6 +9,8 @@ from rich.console import Console
 
 from meld.errors import UserError
 from meld.report.console import results_table
+from meld.report.paper import paper_table
+from meld.report.paper_text import rich_table
 from meld.report.results import find_runs, read_results
 from meld.report.status import status_table
 from meld.report.sweep import build
@@ -43,8 +45,12 @@ def show_report(directory: Path) -> None:
     """Write a directory's report again, print its results and where the report is."""
     page = build(directory)
     console = Console()
-    for run in find_runs(directory):
-        console.print(results_table(read_results(run), all_metrics=False))
+    table = paper_table(directory)
+    if table is not None:
+        console.print(rich_table(table))
+    else:
+        for run in find_runs(directory):
+            console.print(results_table(read_results(run), all_metrics=False))
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
 

@@ -6,10 +6,12 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -28,6 +30,7 @@ __all__ = [
     "load_config",
     "origin_of",
     "plain",
+    "preset_sweep",
     "redact",
 ]
 
@@ -49,7 +52,7 @@ _FULL_KEY = re.compile(r"full_key: (?P<key>\S+)")
 _NOT_MEANT = re.compile(r"\n(See https|To append|Set the env)[^\n]*|\n\s*(full_key|object_type|reference_type)[^\n]*")
 
 
-_PRESET_GROUPS = ("suite", "method", "scale", "experiment", "sweep")
+_PRESET_GROUPS = ("suite", "method", "scale", "experiment", "variant", "sweep")
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,44 @@ def load_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -
 
 def compose_config(overrides: Sequence[str] = (), config_dir: Path | None = None) -> Composed:
     """``load_config``, together with what was chosen and where keys were set."""
+    given = None if config_dir is None else Path(config_dir).absolute()
+    config = _with_hydra(overrides, given)
+    choices = {str(group): option for group, option in config.hydra.runtime.choices.items()}
+    OmegaConf.set_readonly(config, False)
+    with open_dict(config):
+        del config["hydra"]
+    return Composed(config, choices, origin_of(choices, overrides, given))
+
+
+def preset_sweep(
+    overrides: Sequence[str], config_dir: Path | None = None
+) -> tuple[bool, dict[str, str], dict[str, Any]]:
+    """What the presets among some overrides ask Hydra to sweep, and what they are compared with.
+
+    Args:
+        overrides: Single-valued overrides, presets among them.
+        config_dir: As for ``load_config``.
+
+    Returns:
+        Whether they ask for a sweep; their grid, key to comma-separated values; their ``paper`` node.
+
+    Raises:
+        UserError: As ``load_config``.
+    """
+    config = _with_hydra(overrides, None if config_dir is None else Path(config_dir).absolute())
+    params = OmegaConf.to_container(config.hydra.sweeper.get("params") or OmegaConf.create({}))
+    paper = OmegaConf.to_container(config.paper) if "paper" in config else {}
+    assert isinstance(params, dict)
+    assert isinstance(paper, dict)
+    params |= paper.pop("by_scale", {}).get(config.hydra.runtime.choices.get("scale"), {})
+    asked = config.hydra.mode == RunMode.MULTIRUN
+    return asked, {str(key): str(value) for key, value in params.items()}, {str(k): v for k, v in paper.items()}
+
+
+def _with_hydra(overrides: Sequence[str], given: Path | None) -> DictConfig:
+    """The composed configuration together with Hydra's own node."""
     register_schema()
     register_presets()
-    given = None if config_dir is None else Path(config_dir).absolute()
     if given is not None and not given.is_dir():
         raise ConfigError(
             "the folder of private configuration does not exist", where=str(given), fix="--config-dir FOLDER"
@@ -95,14 +133,9 @@ def compose_config(overrides: Sequence[str] = (), config_dir: Path | None = None
     search = [] if given is None or stands_in else [f"hydra.searchpath=[file://{given}]"]
     try:
         with initialize_config_dir(str(primary), version_base="1.3", job_name=PRIMARY):
-            config = compose(PRIMARY, [*overrides, *search], return_hydra_config=True)
+            return compose(PRIMARY, [*overrides, *search], return_hydra_config=True)
     except Exception as error:
         raise friendly(error) from error
-    choices = {str(group): option for group, option in config.hydra.runtime.choices.items()}
-    OmegaConf.set_readonly(config, False)
-    with open_dict(config):
-        del config["hydra"]
-    return Composed(config, choices, origin_of(choices, overrides, given))
 
 
 def origin_of(

@@ -72,6 +72,33 @@ class Limits:
 
 
 @dataclass
+class Paper:
+    """What an experiment compares, set by its preset. Read by reports alone.
+
+    Attributes:
+        title: Title of the table or figure.
+        table: File of ``experiments/published`` (without ``.csv``) with the papers' numbers; None for none.
+        rows: Swept keys whose values tell the rows apart, in their order.
+        each: A swept key whose value names the only units that a job is scored on.
+        by_scale: Scale to further keys of the grid with their values: what the scales cannot have in common.
+        reference: The row that the others are compared with, its values joined by commas; None for the first.
+        labels: What a row's value is called in the table.
+        figure: What is drawn: ``bars`` | ``line`` | ``heatmap`` | ``tsne`` | ``cost`` | ``throughput``.
+        note: What to know when comparing with the published numbers.
+    """
+
+    title: str = ""
+    table: str | None = None
+    rows: list[str] = field(default_factory=list)
+    each: str | None = None
+    by_scale: dict[str, dict[str, str]] = field(default_factory=dict)
+    reference: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    figure: str = "bars"
+    note: str = ""
+
+
+@dataclass
 class MeldConfig:
     """The resolved configuration of one run; the numbers are explained in ``conf/meld.yaml``.
 
@@ -94,6 +121,7 @@ class MeldConfig:
         until: Last stage to run; None for all.
         force: Stage or stages to compute again; None for none.
         dry_run: Print what would be done.
+        paper: What an experiment is compared with.
         allow: The user's own packages that ``_target_`` may name.
         limits: How much is read at most.
         paths: Where things lie.
@@ -121,6 +149,7 @@ class MeldConfig:
     until: str | None = None
     force: Any = None
     dry_run: bool = False
+    paper: Paper = field(default_factory=Paper)
     allow: list[str] = field(default_factory=list)
     limits: Limits = field(default_factory=Limits)
     paths: Paths = field(default_factory=Paths)

@@ -15,7 +15,7 @@ from meld.config.targets import resolve
 from meld.errors import ConfigError
 
 EXECUTION_KEYS = frozenset(
-    {"paths", "logger", "trainer", "until", "force", "dry_run", "allow", "hydra", "experiment", "sweep"}
+    {"paths", "logger", "trainer", "until", "force", "dry_run", "paper", "allow", "hydra", "experiment", "sweep"}
 )
 """Top-level keys that say where and how a run executes, not what it computes."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -293,4 +294,17 @@ def _read(path: Path, schema: pa.Schema) -> dict[str, list[Any]]:
             fix="write it again with the same version of meld",
         )
     content = file.read(columns=schema.names)
-    return {name: content.column(name).to_pylist() for name in schema.names}
+    return {name: _plain(content.column(name).combine_chunks()) for name in schema.names}
+
+
+def _plain(array: pa.Array) -> list[Any]:
+    """What ``array.to_pylist()`` gives, several times faster: that makes an Arrow object of every single value."""
+    if isinstance(array, pa.ListArray) and not array.null_count:
+        # Offsets count from the start of the values whatever part of them the array is.
+        ends, flat = array.offsets.to_pylist(), _plain(array.values)
+        return [flat[start:end] for start, end in pairwise(ends)]
+    if pa.types.is_string(array.type):
+        made: list[Any] = array.to_numpy(zero_copy_only=False).tolist()
+        return made
+    found: list[Any] = array.to_pylist()
+    return found

@@ -97,6 +97,39 @@ class _Macro:
         return self.n
 
 
+@dataclass(frozen=True)
+class Counted:
+    """What a unit's metrics are computed from; sums over any set of groups give the metrics of that set.
+
+    Attributes:
+        groups: Group of each row: what is resampled together.
+        counts: Shape ``(n, m)``, one row per query or cell.
+        metrics: Functions of summed counts.
+    """
+
+    groups: tuple[str, ...]
+    counts: Counts
+    metrics: tuple[_Ratio | _Macro, ...]
+
+    def by_group(self) -> dict[str, Values]:
+        """The counts of each group, shape ``(m,)``."""
+        sums: dict[str, Values] = {}
+        for group, row in zip(self.groups, self.counts.astype(np.float64), strict=True):
+            sums[group] = sums[group] + row if group in sums else row
+        return sums
+
+    def value(self, metric: str, sums: Values) -> Values:
+        """A metric of summed counts of shape ``(r, m)``, shape ``(r,)``.
+
+        Raises:
+            KeyError: If the task has no such metric.
+        """
+        for known in self.metrics:
+            if known.metric == metric:
+                return known.of(sums)
+        raise KeyError(metric)
+
+
 def score(
     task: str,
     predictions: Sequence[Prediction],
@@ -123,22 +156,43 @@ def score(
         ValueError: For an unknown task, a query predicted twice, a prediction without a gold label (except ``blk``),
             or a ``dc`` query without its dirty value.
     """
+    return _evaluate(counted(task, predictions, gold, dirty, records=records), seed)
+
+
+def counted(
+    task: str,
+    predictions: Sequence[Prediction],
+    gold: Gold,
+    dirty: Mapping[str, str],
+    *,
+    records: int | None = None,
+) -> Counted:
+    """What :func:`score` computes its metrics from, for comparing systems on the same resamples.
+
+    Args:
+        task: As for :func:`score`, like everything else.
+        predictions: At most one per query.
+        gold: Exactly the queries that are scored.
+        dirty: Read by ``dc`` only.
+        records: Read by ``blk`` only.
+
+    Raises:
+        ValueError: As :func:`score`.
+    """
     if task in ("em", "sm"):
-        return pair_scores(predictions, gold, seed)
+        return _positive_class(predictions, gold, positive=MATCH, group=lambda query_id: query_id)
     if task == "blk":
-        return blocking_scores(predictions, gold, seed, records=records)
-    if task == "di":
-        return imputation_scores(predictions, gold, seed)
-    if task == "el":
-        return linking_scores(predictions, gold, seed)
+        return _blocking(predictions, gold, records=records)
+    if task in ("di", "el"):
+        return _exact(predictions, gold)
     if task in ("cta", "re"):
-        return class_scores(predictions, gold, seed)
+        return _classes(predictions, gold)
     if task == "ave":
-        return extraction_scores(predictions, gold, seed)
+        return _slots(predictions, gold)
     if task == "ed":
-        return detection_scores(predictions, gold, seed)
+        return _positive_class(predictions, gold, positive=ERROR, group=tuple_of)
     if task == "dc":
-        return cleaning_scores(predictions, gold, dirty, seed)
+        return _repairs(predictions, gold, dirty)
     raise ValueError(f"no metric for task {task!r}; known: {', '.join(TASKS)}")
 
 
@@ -150,7 +204,7 @@ def pair_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> lis
     is: a false negative on a true match and a false *positive* on a true mismatch. F1 does not see true negatives, so
     without the latter a model that answers only when it sees a match would get its silence for free.
     """
-    return _positive_class(predictions, gold, seed, positive=MATCH, group=lambda query_id: query_id)
+    return _evaluate(counted("em", predictions, gold, {}), seed)
 
 
 def detection_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
@@ -159,7 +213,7 @@ def detection_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -
     Convention of Raha (Mahdavi et al. 2019): cells pooled over the columns. Cells without a valid answer are wrong in
     the sense of :func:`pair_scores`.
     """
-    return _positive_class(predictions, gold, seed, positive=ERROR, group=tuple_of)
+    return _evaluate(counted("ed", predictions, gold, {}), seed)
 
 
 def blocking_scores(
@@ -180,6 +234,10 @@ def blocking_scores(
         records: Size of the searched table.
         k: Depth of the second recall.
     """
+    return _evaluate(_blocking(predictions, gold, records=records, k=k), seed)
+
+
+def _blocking(predictions: Sequence[Prediction], gold: Gold, *, records: int | None = None, k: int = 10) -> Counted:
     answers = _index(predictions, None)
     queries = [query_id for query_id in gold if gold[query_id]]
     rows: list[tuple[int, ...]] = []
@@ -194,7 +252,7 @@ def blocking_scores(
     ]
     if records:
         ratios.append(_Ratio("candidate_ratio", (0, 0, 1, 0), (0, 0, 0, records), n))
-    return _measure(queries, rows, 4, ratios, seed)
+    return _measure(queries, rows, 4, ratios)
 
 
 def imputation_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
@@ -204,7 +262,7 @@ def imputation_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) 
     (Mei et al. 2021), and no alias table is applied. Candidate recall, the ceiling of ranking, is the share of all
     queries whose gold value is among the options.
     """
-    return _exact(predictions, gold, seed)
+    return _evaluate(_exact(predictions, gold), seed)
 
 
 def linking_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
@@ -214,7 +272,7 @@ def linking_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> 
     only score the disambiguation; candidate recall is what they cost. Equality is :func:`meld.text.normalise`'s, over
     the whole candidate with its description.
     """
-    return _exact(predictions, gold, seed)
+    return _evaluate(_exact(predictions, gold), seed)
 
 
 def class_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
@@ -235,6 +293,10 @@ def class_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> li
     ask for all of them instead.) Equality is :func:`meld.text.normalise`'s. Candidate recall is the share of all
     queries for which an acceptable label is among the options.
     """
+    return _evaluate(_classes(predictions, gold), seed)
+
+
+def _classes(predictions: Sequence[Prediction], gold: Gold) -> Counted:
     answers = _index(predictions, gold)
     said: list[str | None] = []
     truth: list[str] = []
@@ -265,7 +327,7 @@ def class_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> li
     ]
     if any(prediction.options for prediction in answers.values()):
         metrics.append(_Ratio("candidate_recall", (0, 0, 0, 1), (0, 0, 1)))
-    return _evaluate(list(gold), counts, metrics, seed)
+    return Counted(tuple(gold), counts, tuple(metrics))
 
 
 def extraction_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
@@ -288,6 +350,10 @@ def extraction_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) 
             could be missed.
         seed: Seeds the resampling.
     """
+    return _evaluate(_slots(predictions, gold), seed)
+
+
+def _slots(predictions: Sequence[Prediction], gold: Gold) -> Counted:
     answers = _index(predictions, gold)
     rows: list[tuple[int, ...]] = []
     for query_id, accepted in gold.items():
@@ -308,7 +374,7 @@ def extraction_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) 
     ]
     if any(prediction.options for prediction in answers.values()):
         metrics.append(_Ratio("candidate_recall", (0, 0, 0, 0, 0, 1), (0, 1), n))
-    return _measure([_title_of(query_id) for query_id in gold], rows, 6, metrics, seed)
+    return _measure([_title_of(query_id) for query_id in gold], rows, 6, metrics)
 
 
 def cleaning_scores(predictions: Sequence[Prediction], gold: Gold, dirty: Mapping[str, str], seed: int) -> list[Score]:
@@ -336,6 +402,10 @@ def cleaning_scores(predictions: Sequence[Prediction], gold: Gold, dirty: Mappin
     Raises:
         ValueError: If a dirty value is missing.
     """
+    return _evaluate(_repairs(predictions, gold, dirty), seed)
+
+
+def _repairs(predictions: Sequence[Prediction], gold: Gold, dirty: Mapping[str, str]) -> Counted:
     missing = [query_id for query_id in gold if query_id not in dirty]
     if missing:
         raise ValueError(f"{len(missing)} cells have no dirty value, the first is {missing[0]}")
@@ -359,7 +429,7 @@ def cleaning_scores(predictions: Sequence[Prediction], gold: Gold, dirty: Mappin
     ]
     if any(prediction.options for prediction in answers.values()):
         ratios.append(_Ratio("candidate_recall", (0, 0, 0, 0, 1), (0, 0, 1, 0, 0)))
-    return _measure([tuple_of(query_id) for query_id in gold], rows, 5, ratios, seed)
+    return _measure([tuple_of(query_id) for query_id in gold], rows, 5, ratios)
 
 
 def is_correct(task: str, prediction: Prediction, gold: Sequence[str]) -> bool:
@@ -422,8 +492,8 @@ def bootstrap(
 
 
 def _positive_class(
-    predictions: Sequence[Prediction], gold: Gold, seed: int, *, positive: str, group: Callable[[str], str]
-) -> list[Score]:
+    predictions: Sequence[Prediction], gold: Gold, *, positive: str, group: Callable[[str], str]
+) -> Counted:
     answers = _index(predictions, gold)
     rows: list[tuple[int, ...]] = []
     for query_id, accepted in gold.items():
@@ -439,10 +509,10 @@ def _positive_class(
         _Ratio("recall", (1, 0, 0, 0, 0), (0, 0, 1, 0, 0)),
         _Ratio("accuracy", (0, 0, 0, 1, 0), (0, 0, 0, 0, 1), n),
     ]
-    return _measure([group(query_id) for query_id in gold], rows, 5, ratios, seed)
+    return _measure([group(query_id) for query_id in gold], rows, 5, ratios)
 
 
-def _exact(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
+def _exact(predictions: Sequence[Prediction], gold: Gold) -> Counted:
     answers = _index(predictions, gold)
     rows: list[tuple[int, ...]] = []
     for query_id, accepted in gold.items():
@@ -455,7 +525,7 @@ def _exact(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Sco
     ratios = [_Ratio("accuracy", (1, 0, 0), (0, 0, 1), n, main=True)]
     if any(prediction.options for prediction in answers.values()):
         ratios.append(_Ratio("candidate_recall", (0, 1, 0), (0, 0, 1), n))
-    return _measure(list(gold), rows, 3, ratios, seed)
+    return _measure(list(gold), rows, 3, ratios)
 
 
 def _title_of(query_id: str) -> str:
@@ -463,20 +533,18 @@ def _title_of(query_id: str) -> str:
     return title if "/" in title else query_id
 
 
-def _measure(
-    groups: Sequence[str], rows: Sequence[tuple[int, ...]], width: int, ratios: Sequence[_Ratio], seed: int
-) -> list[Score]:
+def _measure(groups: Sequence[str], rows: Sequence[tuple[int, ...]], width: int, ratios: Sequence[_Ratio]) -> Counted:
     counts: Counts = np.asarray(rows, dtype=np.int64).reshape(len(rows), width)
-    return _evaluate(groups, counts, ratios, seed)
+    return Counted(tuple(groups), counts, tuple(ratios))
 
 
-def _evaluate(groups: Sequence[str], counts: Counts, metrics: Sequence[_Ratio | _Macro], seed: int) -> list[Score]:
+def _evaluate(found: Counted, seed: int) -> list[Score]:
     def values(sums: Values) -> Values:
-        return np.stack([metric.of(sums) for metric in metrics], axis=1)
+        return np.stack([metric.of(sums) for metric in found.metrics], axis=1)
 
-    totals: Values = counts.sum(axis=0, keepdims=True).astype(np.float64)
+    totals: Values = found.counts.sum(axis=0, keepdims=True).astype(np.float64)
     point = values(totals)[0]
-    low, high = bootstrap(groups, counts, values, seed)
+    low, high = bootstrap(found.groups, found.counts, values, seed)
     return [
         Score(
             metric=metric.metric,
@@ -486,7 +554,7 @@ def _evaluate(groups: Sequence[str], counts: Counts, metrics: Sequence[_Ratio | 
             high=float(high[i]),
             main=metric.main,
         )
-        for i, metric in enumerate(metrics)
+        for i, metric in enumerate(found.metrics)
     ]
 
 

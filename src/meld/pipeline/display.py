@@ -43,6 +43,11 @@ class Display:
     ) -> None:
         self._progress.stop()
 
+    def expect(self, total: int) -> None:
+        """How many stages there are to be, where a unit was left out on the way."""
+        self.total = total
+        self._progress.update(self._stages, total=total)
+
     def stage(self, name: str) -> None:
         """A stage begins."""
         self._progress.update(self._stages, description=name)

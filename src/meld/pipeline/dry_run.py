@@ -8,25 +8,33 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from meld.pipeline.memory import show_memory
 from meld.pipeline.node import Node, Plan
 from meld.pipeline.plan import make_plan
+from meld.report.console import reasons
+from meld.report.results import Failure
 from meld.serializer.prompt import PromptWriter
 from meld.store.store import Store
 
 
-def show(tree: Mapping[str, Any], store: Store, console: Console) -> None:
+def show(tree: Mapping[str, Any], store: Store, console: Console) -> tuple[Failure, ...]:
     """Print what a run would do. Loads data and tokenizers, trains nothing, writes no artifact.
 
     Args:
         tree: The resolved, validated configuration as plain containers.
         store: Where artifacts are.
         console: Where to print.
+
+    Returns:
+        The units that could not be loaded.
     """
     plan = make_plan(tree, store)
+    for names, reason in reasons(plan.failures):
+        console.print(Text(f"{names} would fail: ", style="bold red").append(reason, style="not bold default"))
     nodes = plan.wanted(tree["until"])
-    past = _past_seconds(store)
+    past = past_seconds(store)
     table = Table(title="stages", title_justify="left")
     for column in ("stage", "unit", "key", "state", "seconds"):
         table.add_column(column, justify="right" if column == "seconds" else "left")
@@ -35,7 +43,7 @@ def show(tree: Mapping[str, Any], store: Store, console: Console) -> None:
         if store.has(node.stage, node.key):
             state, seconds = "[green]in the store[/green]", ""
         else:
-            guess = _guess(node, past)
+            guess = guess_seconds(node, past)
             state, seconds = "new", "?" if guess is None else f"≈ {guess:.0f}"
             rest += guess or 0.0
             unknown += guess is None
@@ -49,9 +57,10 @@ def show(tree: Mapping[str, Any], store: Store, console: Console) -> None:
     )
     show_memory(tree, plan.backbone, len(plan.experts), console)
     _sample_prompts(plan, console)
+    return plan.failures
 
 
-def _past_seconds(store: Store) -> dict[tuple[str, str], float]:
+def past_seconds(store: Store) -> dict[tuple[str, str], float]:
     """Seconds of the latest artifact of each stage and unit."""
     latest: dict[tuple[str, str], tuple[str, float]] = {}
     for entry in store.entries():
@@ -61,7 +70,8 @@ def _past_seconds(store: Store) -> dict[tuple[str, str], float]:
     return {key: seconds for key, (_, seconds) in latest.items()}
 
 
-def _guess(node: Node, past: Mapping[tuple[str, str], float]) -> float | None:
+def guess_seconds(node: Node, past: Mapping[tuple[str, str], float]) -> float | None:
+    """How long a node will take: as its stage and unit last did, else as the stage did on average; None if unknown."""
     if (node.stage, node.unit) in past:
         return past[(node.stage, node.unit)]
     same_stage = [seconds for (stage, _), seconds in past.items() if stage == node.stage]

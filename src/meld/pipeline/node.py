@@ -10,6 +10,7 @@ from typing import Any
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.config.validate import STAGES
 from meld.pipeline.workshop import Workshop
+from meld.report.results import Failure
 from meld.stages.base import Context
 from meld.store.store import Store
 from meld.trainer.fit import LightningTrainer
@@ -27,6 +28,27 @@ PART_OF = {
     "baseline": "evaluate",
 }
 """Artifacts that belong to a stage of the chain under a name of their own."""
+
+
+ORDER = (
+    "data",
+    "serialize",
+    "encode",
+    "index",
+    "annotate",
+    "init",
+    "metapath",
+    "features",
+    "influence",
+    "pick",
+    "refine",
+    "route",
+    "infer",
+    "gold",
+    "baseline",
+    "evaluate",
+)
+"""Kinds of artifacts in the order in which a unit goes through them; a unit that fails at one has none from it on."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +100,8 @@ class Plan:
         backbone: The experts' base model.
         notes: What loading the data had to handle.
         load_data: Loads a unit's visible data without the store.
+        failures: Units that are left out, and why.
+        without: The plan in which one more unit is left out, from the stage at which it failed.
     """
 
     nodes: tuple[Node, ...]
@@ -89,6 +113,14 @@ class Plan:
     backbone: HuggingFaceBackbone
     notes: tuple[str, ...]
     load_data: Callable[[str], UnitData]
+    failures: tuple[Failure, ...]
+    without: Callable[[Failure], Plan]
+
+    @property
+    def scored(self) -> tuple[str, ...]:
+        """The units that come to be scored: those that have not failed."""
+        failed = {failure.unit for failure in self.failures}
+        return tuple(unit for unit in self.units if unit not in failed)
 
     def node(self, id_: str) -> Node:
         """The node with an id."""

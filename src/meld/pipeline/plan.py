@@ -2,56 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from meld.config.build import build
 from meld.config.roster import JOINT
 from meld.config.validate import STAGES
-from meld.dataset.base import Dataset, Source
+from meld.config.validate import units as declared_units
+from meld.dataset.base import Dataset
 from meld.dataset.io import digest_unit, save_gold, save_unit
 from meld.dataset.withheld import withhold
+from meld.errors import UserError
 from meld.pipeline import roster
 from meld.pipeline.components import Components, build_components
-from meld.pipeline.node import Node, Plan, Run
+from meld.pipeline.node import ORDER, Node, Plan, Run
+from meld.pipeline.sources import DATA_VERSION, Sources, find_sources
 from meld.pipeline.workshop import Workshop
+from meld.refine.mixture import MixtureRefinement
+from meld.report.results import Failure
 from meld.router.fixed import OwnExpert
 from meld.seeds import derive
+from meld.selector.base import ScoringSelector
 from meld.selector.meld_ds import MeldDS
-from meld.stages import (
-    annotate,
-    encode,
-    evaluate,
-    infer,
-    init,
-    metapath,
-    refine,
-    route,
-    select,
-    serialize,
-)
-from meld.stages.base import Context, read_json, write_json
+from meld.selector.qurating import QuRating
+from meld.stages import annotate, encode, evaluate, infer, init, metapath, refine, route, select, serialize
+from meld.stages.base import Context
 from meld.stages.paths import check_seeds, possible_steps
-from meld.store.keys import component_spec, digest, file_digest
+from meld.store.keys import component_spec, digest
 from meld.store.store import Store
 from meld.task.base import Task
 
-DATA_VERSION = 2
 
-
-def make_plan(tree: Mapping[str, Any], store: Store) -> Plan:
+def make_plan(tree: Mapping[str, Any], store: Store, failures: Sequence[Failure] = ()) -> Plan:
     """Plan a run.
 
     Loads datasets whose content is not known yet (their digests are remembered in the store), computes nothing else.
+    A dataset that cannot be loaded is left out as long as another one can, and named in ``Plan.failures``.
 
     Args:
         tree: The resolved, validated configuration as plain containers.
         store: Where artifacts are.
+        failures: Units to leave out, each from the stage on at which it failed: what they gave to other units before
+            that, these keep.
 
     Raises:
-        UserError: If data or weights are missing or unusable.
+        ConfigError: If a dataset does not take its options.
+        UserError: If weights are missing, or no dataset can be loaded.
     """
-    return _Planner(tree, store).plan()
+    return _Planner(tree, store).plan(tuple(failures))
 
 
 class _Planner:
@@ -72,18 +70,24 @@ class _Planner:
         self.lenders: dict[str, tuple[str, ...]] = {}
         self.workshop = Workshop(self.tasks, self.c.serializer, self.c.encoder, self.lenders)
         self.nodes: dict[str, Node] = {}
-        self.sources: dict[str, Callable[[], Source]] = {}
-        self.contents: dict[str, tuple[str, str]] = {}
         self.spec = {
             name: component_spec(tree[name])
             for name in Components.__dataclass_fields__
             if isinstance(tree[name], Mapping)
         }
         self.weights = {name: getattr(self.c, name).fingerprint() for name in ("encoder", "backbone", "proxy")}
-        self.notes: list[str] = []
         self.router = OwnExpert() if self.joint else self.c.router
         if self.joint:
             self.spec["router"] = component_spec({"_target_": "meld.router.fixed.OwnExpert"})
+        self.found = find_sources(self.datasets, tree["datasets"], store)
+        self.masking, self.masked = roster.mask(self)
+        self.units = tuple(u for u in self.found.digests if u not in self.masking.withheld or u in self.masked)
+        self.open = tuple(u for u in self.units if u not in self.masked)
+        self.experts = tuple(u for u in self.open if self.task(u).solver == "llm")
+        self.failures: dict[str, Failure] = {}
+        # Units that are withheld or whose data cannot be read are units all the same.
+        every = declared_units(tree)
+        check_seeds(self.c.metapath.seeds, every, tuple(u for u in every if self.task(u).solver == "llm"))
 
     def add(
         self,
@@ -109,85 +113,57 @@ class _Planner:
 
     def data(self) -> None:
         """One ``data`` and one ``gold`` node per unit, keyed by content: hidden labels change only ``gold``'s key."""
-        for name, dataset in self.datasets.items():
-            digests, load = self._digests(name, dataset)
-            self.sources[name] = load
-            self.contents |= digests
-        self.masking, self.masked = roster.mask(self)
-        for unit, (visible, hidden) in self.contents.items():
-            load = self.sources[unit.rpartition(".")[0]]
-            if unit not in self.masking.withheld:
-                self.add("data", unit, DATA_VERSION, {}, {"content": visible}, _save_data(load, unit), seed=0)
-            elif unit in self.masked:
-                content = {"content": digest_unit(withhold(load().units[unit]))}
-                self.add("data", unit, DATA_VERSION, {}, content, _save_withheld(load, unit), seed=0)
+        for unit in self.at("data"):
+            visible, hidden = self.found.digests[unit]
+            if unit in self.masked:
+                content = {"content": digest_unit(withhold(self.found.of(unit).units[unit]))}
+                self.add("data", unit, DATA_VERSION, {}, content, _save_withheld(self.found, unit), seed=0)
             else:
-                continue
-            self.add("gold", unit, DATA_VERSION, {}, {"content": hidden}, _save_gold(load, unit), seed=0)
-
-    def _digests(self, name: str, dataset: Dataset) -> tuple[dict[str, tuple[str, str]], Callable[[], Source]]:
-        """Content digests of a dataset's units, remembered by configuration and file contents."""
-        loaded: list[Source] = []
-
-        def load() -> Source:
-            if not loaded:
-                loaded.append(dataset.load())
-            return loaded[0]
-
-        cache = self.store.root / ".sources"
-        files = [file_digest(path, cache) for path in dataset.files()]
-        key = digest("source", DATA_VERSION, component_spec(self.tree["datasets"][name]), files)
-        remembered = cache / f"{key}.json"
-        if remembered.is_file():
-            content = read_json(remembered)
-        else:
-            source = load()
-            content = {
-                "units": {u: [digest_unit(d), digest("gold", _plain_gold(source, u))] for u, d in source.units.items()},
-                "notes": list(source.notes),
-            }
-            cache.mkdir(parents=True, exist_ok=True)
-            partial = remembered.with_suffix(".partial")
-            write_json(partial, content)
-            partial.replace(remembered)
-        self.notes += content["notes"]
-        return {u: (d[0], d[1]) for u, d in content["units"].items()}, load
+                self.add("data", unit, DATA_VERSION, {}, {"content": visible}, _save_data(self.found, unit), seed=0)
+            if self.reaches(unit, "gold"):
+                self.add("gold", unit, DATA_VERSION, {}, {"content": hidden}, _save_gold(self.found, unit), seed=0)
 
     # -- chain --------------------------------------------------------------------------------------------------------
 
-    def plan(self) -> Plan:
-        """All nodes."""
+    def reaches(self, unit: str, stage: str) -> bool:
+        """Whether a unit has an artifact of a kind: it has not failed before or at it."""
+        failure = self.failures.get(unit)
+        return failure is None or ORDER.index(stage) < ORDER.index(failure.stage)
+
+    def at(self, stage: str, units: Sequence[str] | None = None) -> tuple[str, ...]:
+        """The units that have an artifact of a kind, of those given."""
+        return tuple(unit for unit in (self.units if units is None else units) if self.reaches(unit, stage))
+
+    def plan(self, failures: tuple[Failure, ...] = ()) -> Plan:
+        """All nodes, apart from those of units that failed, from the stage on at which they did."""
+        self.nodes = {}
+        self.failures = {failure.unit: failure for failure in (*self.found.failures, *failures)}
+        self._fail_those_who_wait()
         self.data()
-        self.units = tuple(node.unit for node in self.nodes.values() if node.stage == "data")
-        self.open = tuple(u for u in self.units if u not in self.masked)
-        self.experts = tuple(u for u in self.open if self.task(u).solver == "llm")
-        self.check_seeds()
-        self.asked = self.masking.targets or self.experts
         for target in self.masking.targets:
             task = target.rpartition(".")[2]
-            self.lenders[target] = tuple(u for u in self.open if u.rpartition(".")[2] == task)
-        roster.say_who_answers(self)
-        for unit in self.units:
+            self.lenders[target] = tuple(u for u in self.at("annotate", self.open) if u.rpartition(".")[2] == task)
+        for unit in self.at("serialize"):
             self.serialize(unit)
         self.encode()
-        for unit in self.units:
+        for unit in self.at("index"):
             self.index(unit)
-        for unit in self.open:
+        for unit in self.at("annotate", self.open):
             self.annotate(unit)
-        for unit in self.masked:
+        for unit in self.at("annotate", self.masked):
             roster.add_masked_annotate(self, unit)
         self.train()
-        for target in self.masking.targets:
+        for target in self.at("metapath", self.masking.targets):
             roster.add_masked_path(self, target)
-        if self.experts:
+        if self.at("refine", self.experts):
             self.route()
             for name in sorted(self.tree.get("adapters") or {}):
                 roster.add_register(self, name)
         answered = self.masking.targets or self.units
         # Error detection answers before data cleaning, which asks about the cells it flags.
-        for unit in sorted(answered, key=lambda u: self.task(u).solver != "encoder"):
+        for unit in sorted(self.at("infer", answered), key=lambda u: self.task(u).solver != "encoder"):
             self.infer(unit)
-        for unit in answered:
+        for unit in self.at("evaluate", answered):
             self.evaluate(unit)
         synthetic = tuple(name for name, dataset in self.datasets.items() if dataset.synthetic)
         order = {stage: i for i, stage in enumerate(STAGES)}
@@ -195,36 +171,51 @@ class _Planner:
         return Plan(
             tuple(nodes),
             answered,
-            self.asked,
+            self.masking.targets or self.experts,
             synthetic,
             self.workshop,
             self.c.trainer,
             self.c.backbone,
-            tuple(self.notes),
-            lambda unit: self.sources[unit.rpartition(".")[0]]().units[unit],
+            (*self.found.notes, *roster.notes(self)),
+            lambda unit: self.found.of(unit).units[unit],
+            tuple(self.failures.values()),
+            lambda failure: self.plan((*failures, failure)),
         )
 
     def train(self) -> None:
         """The experts: one per unit, or one for all."""
-        if self.joint and self.experts:
+        if self.joint and self.at("init", self.experts):
             roster.add_joint_init(self)
-        elif not self.joint:
-            for unit in self.experts:
-                self.init(unit)
-        for unit in self.experts:
+        for unit in () if self.joint else self.at("init", self.experts):
+            self.init(unit)
+        for unit in self.at("metapath", self.experts):
             self.metapath(unit)
         if self.spec["selector"]["_target_"] != "meld.selector.none.NoSelector":
-            for unit in self.experts:
+            for unit in self.at("pick", self.experts):
                 self.select(unit)
-        if self.joint and self.experts:
+        if self.joint and self.at("refine", self.experts):
             roster.add_joint_refine(self)
-        elif not self.joint:
-            for unit in self.experts:
-                self.refine(unit)
+        for unit in () if self.joint else self.at("refine", self.experts):
+            self.refine(unit)
 
     def adapter(self, stage: str, unit: str) -> Node:
         """The *init* or *refine* node whose adapter answers for a unit."""
         return self.get(stage, JOINT if self.joint else unit)
+
+    def _fail_those_who_wait(self) -> None:
+        """Data cleaning of flagged cells cannot do without the detection that flags them: it would ask other cells."""
+        for unit in self.units:
+            flags = f"{unit.rpartition('.')[0]}.ed"
+            waits = self._asks_flagged(unit) and flags in self.units and self.reaches(unit, "infer")
+            if waits and not self.reaches(flags, "infer"):
+                error = UserError(
+                    f"{unit} asks about the cells that {flags} flags, and {flags} failed.",
+                    fix=f"mend {flags}, or tasks.dc.cells=all",
+                )
+                self.failures[unit] = Failure.of(unit, "infer", error)
+
+    def _asks_flagged(self, unit: str) -> bool:
+        return getattr(self.task(unit), "cells", None) == "flagged"
 
     def task(self, unit: str) -> Task:
         """The unit's task."""
@@ -255,7 +246,8 @@ class _Planner:
         def run(context: Context, shop: Workshop) -> None:
             encode.run(context, self.c.encoder, self.c.trainer)
 
-        inputs = {f"serialize:{u}": self.get("serialize", u) for u in self.open if self.c.encoder.trains_on(u)}
+        trained_on = [u for u in self.at("serialize", self.open) if self.c.encoder.trains_on(u)]
+        inputs = {f"serialize:{u}": self.get("serialize", u) for u in trained_on}
         config = {"encoder": self.spec["encoder"], "weights": self.weights["encoder"], "trainer": self.spec["trainer"]}
         self.add("encode", "suite", encode.VERSION, inputs, config, run, trains=True)
 
@@ -279,7 +271,7 @@ class _Planner:
             )
 
         inputs = self.unit_inputs(unit, annotated=False)
-        donors = annotate.donors(unit, self.open)
+        donors = annotate.donors(unit, self.at("data", self.open))
         inputs |= {f"donor:{donor}": self.get("data", donor) for donor in donors}
         config = {
             "annotator": self.spec["annotator"],
@@ -303,7 +295,8 @@ class _Planner:
         if not self.c.metapath.max_path:
             return ()
         policy = self.c.metapath
-        known = self.units if unit in self.masked else self.open
+        known = self.at("annotate", self.units if unit in self.masked else self.open)
+        known = tuple(u for u in known if u not in self.experts or self.reaches(u, "init"))
         found = possible_steps(unit, known, self.experts, policy.rules, policy.seeds, llm)
         return tuple(u for u in found if u in self.experts or self.task(u).solver == "encoder")
 
@@ -314,11 +307,6 @@ class _Planner:
         longer = any(len(path) > 1 for paths in first.values() for path in paths)
         chase = {"chase": policy.rules.chase} if longer else {}
         return {"seed_paths": first[units[0]] if len(units) == 1 else first, **chase}
-
-    def check_seeds(self) -> None:
-        """The user's paths of units, withheld ones included: what is not there is a mistake."""
-        units = tuple(self.contents)
-        check_seeds(self.c.metapath.seeds, units, tuple(u for u in units if self.task(u).solver == "llm"))
 
     def init(self, unit: str) -> None:
         steps = self.steps(unit, llm=False)
@@ -378,7 +366,7 @@ class _Planner:
             )
 
         def influence(context: Context, shop: Workshop) -> None:
-            assert isinstance(selector, MeldDS)
+            assert isinstance(selector, ScoringSelector)
             select.run_influence(
                 context,
                 selector,
@@ -387,17 +375,16 @@ class _Planner:
                 shop.model(self.c.proxy),
                 self.c.expert,
                 self.c.trainer,
-                selector.max_warm_up,
             )
 
         def pick(context: Context, shop: Workshop) -> None:
-            select.run_pick(context, selector, shop.unit(context, unit).data.train)
+            select.run_pick(context, selector, shop.unit(context, unit).data)
 
         base = {**self.unit_inputs(unit), "metapath": self.get("metapath", unit)}
         needs = {
             "embeddings": selector.needs_features,
             "losses": selector.needs_losses,
-            "quality": self.spec["selector"].get("quality") if selector.needs_losses else None,
+            "quality": self.spec["selector"].get("quality", without_c) if selector.needs_losses else None,
         }
         measured = self.add("features", unit, select.VERSION, base, {**proxy, **needs}, features)
         inputs = {**base, "features": measured}
@@ -408,12 +395,20 @@ class _Planner:
                 "expert": self.spec["expert"],
                 "trainer": self.spec["trainer"],
             }
+            if isinstance(selector, QuRating):
+                config["rater"] = selector.fingerprint()
             inputs["influence"] = self.add("influence", unit, select.VERSION, inputs, config, influence, trains=True)
         self.add("pick", unit, select.VERSION, inputs, {"selector": self.spec["selector"]}, pick)
 
     def refine(self, unit: str) -> None:
+        others = self.at("metapath", self.experts)
+        selector = self.c.selector
+        # The auxiliary set re-uses what selection measured of the other units' pools.
+        reuses = isinstance(self.c.refine, MixtureRefinement) and selector.needs_features
+        quality = selector.quality if reuses and isinstance(selector, MeldDS) and selector.needs_losses else None
+
         def run(context: Context, shop: Workshop) -> None:
-            questions = {u: shop.questions(context, u, self.c.backbone) for u in self.experts}
+            questions = {u: shop.questions(context, u, self.c.backbone) for u in others}
             refine.run(
                 context,
                 questions,
@@ -423,24 +418,29 @@ class _Planner:
                 self.c.backbone,
                 shop.model(self.c.backbone),
                 self.c.trainer,
+                quality.scores if quality is not None else None,
             )
 
-        inputs = self.unit_inputs(*self.experts)
-        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in self.experts}
+        inputs = self.unit_inputs(*others)
+        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in others}
+        if reuses:
+            inputs |= {f"features:{u}": self.get("features", u) for u in self.at("pick", others) if u != unit}
         inputs["init"] = self.get("init", unit)
         if f"pick:{unit}" in self.nodes:
             inputs["pick"] = self.get("pick", unit)
         config = {
-            **self.asking(*self.experts),
+            **self.asking(*others),
             "refine": self.spec["refine"],
             "expert": self.spec["expert"],
             "trainer": self.spec["trainer"],
+            "quality": self.spec["selector"]["quality"] if quality is not None else None,
         }
         self.add("refine", unit, refine.VERSION, inputs, config, run, trains=True)
 
     def refined(self) -> dict[str, Node]:
         """Every expert's adapter, by the name it has as an expert."""
-        names = (JOINT,) if self.joint and self.experts else self.experts
+        experts = self.at("refine", self.experts)
+        names = (JOINT,) if self.joint and experts else experts
         return {f"refine:{name}": self.get("refine", name) for name in names}
 
     def router_spec(self, at_inference: bool) -> dict[str, Any]:
@@ -450,10 +450,11 @@ class _Planner:
 
     def route(self) -> None:
         router = self.router
+        experts = self.at("refine", self.experts)
 
         def run(context: Context, shop: Workshop) -> None:
             if router.needs_answers:
-                questions = {u: shop.questions(context, u, self.c.backbone) for u in self.experts}
+                questions = {u: shop.questions(context, u, self.c.backbone) for u in experts}
                 model = shop.model(self.c.backbone)
             else:
                 questions, model = {}, None
@@ -467,9 +468,9 @@ class _Planner:
                 getattr(router, "queries_per_unit", 0),
             )
 
-        inputs = {**self.unit_inputs(*self.experts), **self.refined()}
-        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in self.experts}
-        config = {**self.asking(*self.experts), "router": self.router_spec(False), "trainer": self.spec["trainer"]}
+        inputs = {**self.unit_inputs(*experts), **self.refined()}
+        inputs |= {f"metapath:{u}": self.get("metapath", u) for u in experts}
+        config = {**self.asking(*experts), "router": self.router_spec(False), "trainer": self.spec["trainer"]}
         self.add("route", "suite", route.VERSION, inputs, config, run, trains=True)
 
     def infer(self, unit: str) -> None:
@@ -505,7 +506,7 @@ class _Planner:
         inputs |= {f"init:{u}": self.adapter("init", u) for u in steps if u in self.experts}
         inputs |= {"route": self.get("route"), "metapath": self.get("metapath", unit)}
         flags = f"infer:{unit.rpartition('.')[0]}.ed"
-        if getattr(self.task(unit), "cells", None) == "flagged" and flags in self.nodes:
+        if self._asks_flagged(unit) and flags in self.nodes:
             inputs["flags"] = self.nodes[flags]
         config = {**self.asking(unit, *steps), "mixer": self.spec["mixer"], "engine": self.spec["engine"]}
         late = self.router_spec(True)
@@ -528,26 +529,22 @@ class _Planner:
         self.add("evaluate", unit, evaluate.VERSION, inputs, {}, run, seed=derive("bootstrap", unit))
 
 
-def _save_data(load: Callable[[], Source], unit: str) -> Run:
+def _save_data(found: Sources, unit: str) -> Run:
     def run(context: Context, shop: Workshop) -> None:
-        save_unit(load().units[unit], context.out)
+        save_unit(found.of(unit).units[unit], context.out)
 
     return run
 
 
-def _save_withheld(load: Callable[[], Source], unit: str) -> Run:
+def _save_withheld(found: Sources, unit: str) -> Run:
     def run(context: Context, shop: Workshop) -> None:
-        save_unit(withhold(load().units[unit]), context.out)
+        save_unit(withhold(found.of(unit).units[unit]), context.out)
 
     return run
 
 
-def _save_gold(load: Callable[[], Source], unit: str) -> Run:
+def _save_gold(found: Sources, unit: str) -> Run:
     def run(context: Context, shop: Workshop) -> None:
-        save_gold(load().gold[unit], context.out / "gold.parquet")
+        save_gold(found.of(unit).gold[unit], context.out / "gold.parquet")
 
     return run
-
-
-def _plain_gold(source: Source, unit: str) -> dict[str, Sequence[str]]:
-    return {id_: list(answers) for id_, answers in sorted(source.gold[unit].items())}

@@ -21,27 +21,28 @@ def mask(plan: Planner) -> tuple[Masking, tuple[str, ...]]:
 
     The latter are the targets, and blocking of their datasets, which attaches neighbours and learns from nothing.
     """
-    units = tuple(plan.contents)
+    units = tuple(plan.found.digests)
     found = masking_of(plan.tree, units, tuple(u for u in units if plan.task(u).solver == "llm"))
     datasets = {target.rpartition(".")[0] for target in found.targets}
-    if not found:
-        return found, ()
-    plan.notes.append(
-        f"answered without their own expert, labels and pool: {', '.join(found.targets)}; "
-        f"withheld from every stage: {', '.join(sorted(found.withheld))}"
-    )
     blocking = {u for u in found.withheld if u.rpartition(".")[0] in datasets and u.endswith(".blk")}
     return found, tuple(u for u in units if u in found.targets or u in blocking)
 
 
-def say_who_answers(plan: Planner) -> None:
-    """Notes about what k and the router come down to."""
-    if plan.joint and plan.experts:
-        plan.notes.append("expert=joint: one adapter answers everything; router and k play no part")
-        return
-    left = [e for e in (*plan.experts, *(plan.tree.get("adapters") or {})) if e not in plan.exclude]
-    if plan.experts and int(plan.tree["k"]) > len(left):
-        plan.notes.append(f"k = {plan.tree['k']} is lowered to the {len(left)} experts left: {', '.join(left)}")
+def notes(plan: Planner) -> list[str]:
+    """What is withheld, and what k and the router come down to."""
+    said = []
+    if plan.masking:
+        said.append(
+            f"answered without their own expert, labels and pool: {', '.join(plan.masking.targets)}; "
+            f"withheld from every stage: {', '.join(sorted(plan.masking.withheld))}"
+        )
+    mixed = plan.at("refine", plan.experts)
+    if plan.joint and mixed:
+        return [*said, "expert=joint: one adapter answers everything; router and k play no part"]
+    left = [e for e in (*mixed, *(plan.tree.get("adapters") or {})) if e not in plan.exclude]
+    if mixed and int(plan.tree["k"]) > len(left):
+        said.append(f"k = {plan.tree['k']} is lowered to the {len(left)} experts left: {', '.join(left)}")
+    return said
 
 
 def add_masked_annotate(plan: Planner, unit: str) -> None:
@@ -74,13 +75,14 @@ def add_masked_path(plan: Planner, unit: str) -> None:
 
 def add_joint_init(plan: Planner) -> None:
     """One adapter on X_i of all units."""
-    steps = {unit: plan.steps(unit, llm=False) for unit in plan.experts}
+    experts = plan.at("init", plan.experts)
+    steps = {unit: plan.steps(unit, llm=False) for unit in experts}
 
     def run(context: Context, shop: Workshop) -> None:
         joint.run_init(
             context,
-            {u: shop.questions(context, u, plan.c.backbone) for u in plan.experts},
-            {u: {step: shop.unit(context, step) for step in steps[u]} for u in plan.experts},
+            {u: shop.questions(context, u, plan.c.backbone) for u in experts},
+            {u: {step: shop.unit(context, step) for step in steps[u]} for u in experts},
             plan.c.metapath,
             plan.c.expert,
             plan.c.backbone,
@@ -89,24 +91,25 @@ def add_joint_init(plan: Planner) -> None:
         )
 
     config = {
-        **plan.asking(*plan.experts),
+        **plan.asking(*experts),
         "joint": joint.VERSION,
         "expert": plan.spec["expert"],
         "trainer": plan.spec["trainer"],
-        **plan.seed_config(*plan.experts),
+        **plan.seed_config(*experts),
     }
-    behind = dict.fromkeys(step for unit in plan.experts for step in steps[unit])
-    inputs = plan.unit_inputs(*plan.experts, *(step for step in behind if step not in plan.experts))
+    behind = dict.fromkeys(step for unit in experts for step in steps[unit])
+    inputs = plan.unit_inputs(*experts, *(step for step in behind if step not in experts))
     plan.add("init", JOINT, init.VERSION, inputs, config, run, trains=True)
 
 
 def add_joint_refine(plan: Planner) -> None:
     """The joint adapter, refined on X_aug of all units."""
+    experts = plan.at("refine", plan.experts)
 
     def run(context: Context, shop: Workshop) -> None:
         joint.run_refine(
             context,
-            {u: shop.questions(context, u, plan.c.backbone) for u in plan.experts},
+            {u: shop.questions(context, u, plan.c.backbone) for u in experts},
             plan.c.refine,
             plan.c.expert,
             plan.c.backbone,
@@ -114,12 +117,12 @@ def add_joint_refine(plan: Planner) -> None:
             plan.c.trainer,
         )
 
-    inputs = plan.unit_inputs(*plan.experts)
-    inputs |= {f"metapath:{u}": plan.get("metapath", u) for u in plan.experts}
-    inputs |= {f"pick:{u}": plan.get("pick", u) for u in plan.experts if f"pick:{u}" in plan.nodes}
+    inputs = plan.unit_inputs(*experts)
+    inputs |= {f"metapath:{u}": plan.get("metapath", u) for u in experts}
+    inputs |= {f"pick:{u}": plan.get("pick", u) for u in experts if f"pick:{u}" in plan.nodes}
     inputs["init"] = plan.get("init", JOINT)
     config = {
-        **plan.asking(*plan.experts),
+        **plan.asking(*experts),
         "joint": joint.VERSION,
         "refine": plan.spec["refine"],
         "expert": plan.spec["expert"],
@@ -134,6 +137,7 @@ def add_register(plan: Planner, name: str) -> None:
     Raises:
         UserError: If it does not belong beside the experts.
     """
+    experts = plan.at("refine", plan.experts)
     entry = plan.tree["adapters"][name]
     folder = Path(str(entry["path"]))
     register.check_adapter(name, folder, plan.c.backbone.path, entry.get("base"), plan.c.expert.rank)
@@ -143,16 +147,16 @@ def add_register(plan: Planner, name: str) -> None:
             context,
             name,
             folder,
-            {u: shop.questions(context, u, plan.c.backbone) for u in plan.experts},
+            {u: shop.questions(context, u, plan.c.backbone) for u in experts},
             plan.router,
             plan.c.backbone,
             shop.model(plan.c.backbone),
         )
 
-    inputs = {**plan.unit_inputs(*plan.experts), "route": plan.get("route")}
-    inputs |= {f"metapath:{u}": plan.get("metapath", u) for u in plan.experts}
+    inputs = {**plan.unit_inputs(*experts), "route": plan.get("route")}
+    inputs |= {f"metapath:{u}": plan.get("metapath", u) for u in experts}
     config = {
-        **plan.asking(*plan.experts),
+        **plan.asking(*experts),
         "router": plan.router_spec(False),
         "adapter": weights_digest(folder, plan.store.root / ".sources"),
     }

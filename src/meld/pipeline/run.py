@@ -9,7 +9,9 @@ import shutil
 import socket
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,19 +19,22 @@ from typing import Any
 import yaml
 from lightning.pytorch.loggers import Logger
 from rich.console import Console
+from rich.text import Text
 
 from meld.backbone.weights import check_reachable
 from meld.config.build import build
 from meld.config.tree import config_hash
-from meld.errors import UserError
+from meld.errors import ConfigError, UserError
 from meld.logger.base import LightningSink, MetricLogger, MetricSink
 from meld.pipeline.display import Display
 from meld.pipeline.node import Node, Plan, artifact
 from meld.pipeline.plan import make_plan
 from meld.pipeline.routing import write_routing
+from meld.pipeline.selection import selection_summary
+from meld.report.console import reasons
 from meld.report.html import write_report
 from meld.report.paths import search_costs, write_paths
-from meld.report.results import Cost, Row, rows_of, write_costs, write_environment, write_json, write_results
+from meld.report.results import Cost, Failure, Row, rows_of, write_costs, write_environment, write_json, write_results
 from meld.stages.base import Context, read_json
 from meld.store.store import Draft, Store
 from meld.types import Score
@@ -44,6 +49,7 @@ def identity(tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, A
     """
     groups = (
         "suite",
+        "variant",
         "encoder",
         "retriever",
         "annotator",
@@ -110,6 +116,11 @@ class RunRecord:
         self._status |= {**fields, "updated": _now()}
         write_json(self.folder / "status.json", self._status)
 
+    def log(self, error: Exception) -> None:
+        """Append an error to the run's log, with where in the program it was raised."""
+        with (self.folder / "meld.log").open("a", encoding="utf-8") as log:
+            log.write("".join(traceback.format_exception(error)))
+
 
 def _now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -123,8 +134,10 @@ def execute(
     command: str,
     console: Console,
     group: str | None = None,
-) -> Path:
+) -> tuple[Failure, ...]:
     """Carry out a run.
+
+    A unit that fails does not stop the others: they are carried through without it, and it is named in the results.
 
     Args:
         tree: The resolved, validated configuration as plain containers.
@@ -136,10 +149,11 @@ def execute(
         group: The sweep's name; None outside a sweep.
 
     Returns:
-        The run directory.
+        The units that failed; empty if all is well.
 
     Raises:
-        UserError: If data or weights are missing or unusable, or a stage cannot be carried out.
+        UserError: If data or weights are missing or unusable, or a stage cannot be carried out, so that no unit comes
+            to be scored.
     """
     # Lightning's notes on devices and finished epochs would drown the one line per stage.
     for noisy in ("lightning.pytorch", "lightning.fabric", "sentence_transformers", "httpx"):
@@ -152,7 +166,9 @@ def execute(
         store = Store(Path(tree["paths"]["store"]))
         plan = make_plan(tree, store)
         for note in plan.notes:
-            console.print(f"[dim]{note}[/dim]", highlight=False)
+            console.print(note, style="dim", markup=False, highlight=False)
+        for names, reason in reasons(plan.failures):
+            _say_failed(console, names, reason)
         nodes = plan.wanted(tree["until"])
         if any(not store.has(node.stage, node.key) for node in nodes):
             check_reachable(plan.workshop.encoder.path, "encoder.path")
@@ -161,8 +177,8 @@ def execute(
         logger: MetricLogger = _build_logger(tree)
         sink = logger.open(folder, shown, folder.name, group)
         try:
-            costs = _carry_out(plan, nodes, tree, store, record, console, sink)
-            _write_run(plan, nodes, tree, shown, choices, folder, store, costs, sink)
+            plan, costs = _carry_out(plan, tree, store, record, console, sink)
+            _write_run(plan, tree, shown, choices, folder, store, costs, sink)
         finally:
             sink.finish()
     except KeyboardInterrupt:
@@ -171,8 +187,14 @@ def execute(
     except Exception as error:
         record.update(state="failed", error=f"{type(error).__name__}: {error}")
         raise
-    record.update(state="done", stage="")
-    return folder
+    failed = "; ".join(f"{names}: {reason}" for names, reason in reasons(plan.failures))
+    record.update(state="failed" if failed else "done", stage="", error=failed or None)
+    return plan.failures
+
+
+def _say_failed(console: Console, names: str, reason: str) -> None:
+    text = Text(f"{names} failed: ", style="bold red").append(reason, style="not bold default")
+    console.print(text.append("\n  the other units go on without", style="dim"), highlight=False)
 
 
 def _build_logger(tree: Mapping[str, Any]) -> MetricLogger:
@@ -182,48 +204,84 @@ def _build_logger(tree: Mapping[str, Any]) -> MetricLogger:
 
 def _carry_out(
     plan: Plan,
-    nodes: Sequence[Node],
     tree: Mapping[str, Any],
     store: Store,
     record: RunRecord,
     console: Console,
     sink: MetricSink,
-) -> list[Cost]:
+) -> tuple[Plan, list[Cost]]:
+    """Make the artifacts of a plan; where a unit fails, those of the plan without it.
+
+    Returns:
+        The plan that was carried out in the end, and what its artifacts cost.
+
+    Raises:
+        ConfigError: Of any stage.
+        Exception: What a stage of the whole suite raised, or the last unit that was left.
+    """
+    made: dict[tuple[str, str], Cost] = {}
+    with Display(console, len(plan.wanted(tree["until"]))) as display:
+        while True:
+            nodes = plan.wanted(tree["until"])
+            display.expect(len(nodes))
+            following = None
+            for number, node in enumerate(nodes):
+                if (node.stage, node.key) in made:
+                    continue
+                display.stage(f"{node.stage} {node.unit}")
+                record.update(stage=f"{node.stage} {node.unit}", done=number, total=len(nodes))
+                try:
+                    made[node.stage, node.key] = _make(plan, node, tree, store, display, sink)
+                except ConfigError:
+                    raise
+                except Exception as error:
+                    if node.unit not in plan.units:
+                        raise
+                    following = plan.without(Failure.of(node.unit, node.stage, error))
+                    if not following.scored:
+                        raise
+                    record.log(error)
+                    break
+            if following is None:
+                break
+            for names, reason in reasons([f for f in following.failures if f not in plan.failures]):
+                _say_failed(display.console, names, reason)
+            for note in (note for note in following.notes if note not in plan.notes):
+                display.console.print(note, style="dim", markup=False, highlight=False)
+            plan = following
+    costs = [made[node.stage, node.key] for node in nodes]
+    reused = sum(cost.reused for cost in costs)
+    if reused:
+        console.print(f"[dim]{reused} of {len(costs)} artifacts were in the store already[/dim]", highlight=False)
+    return plan, costs
+
+
+def _make(plan: Plan, node: Node, tree: Mapping[str, Any], store: Store, display: Display, sink: MetricSink) -> Cost:
+    """Make one artifact, or find it in the store."""
     force = tree["force"]
     forced = {force} if isinstance(force, str) else set(force or ())
-    costs = []
-    with Display(console, len(nodes)) as display:
-        for number, node in enumerate(nodes):
-            name = f"{node.stage} {node.unit}"
-            display.stage(name)
-            record.update(stage=name, done=number, total=len(nodes))
+    name = f"{node.stage} {node.unit}"
 
-            def work(draft: Draft, node: Node = node) -> None:
-                if node.trains and plan.trainer.isolate:
-                    _in_own_process(node, tree, draft)
-                else:
-                    node.run(_context(node, draft.out, draft.work, store, display, _sink_of(sink, node)), plan.workshop)
+    def work(draft: Draft) -> None:
+        if node.trains and plan.trainer.isolate:
+            _in_own_process(node, plan, tree, draft)
+        else:
+            node.run(_context(node, draft.out, draft.work, store, display, _sink_of(sink, node)), plan.workshop)
 
-            def waiting(holder: str, seconds: float, name: str = name) -> None:
-                display.stage(f"{name} (waiting for {holder})")
+    def waiting(holder: str, seconds: float) -> None:
+        display.stage(f"{name} (waiting for {holder})")
 
-            fields = {
-                "unit": node.unit,
-                "config": dict(node.config),
-                "inputs": {n: f"{i.stage}/{i.key}" for n, i in node.inputs.items()},
-                "seeds": {"run": int(tree["seed"]), "data": int(tree["data_seed"]), "stage": node.seed},
-            }
-            outcome = store.compute(
-                node.stage, node.key, fields, work, force=node.chain_stage in forced, on_wait=waiting
-            )
-            manifest = store.manifest(node.stage, node.key)
-            seconds, memory = float(str(manifest["seconds"])), float(str(manifest["peak_memory_mb"]))
-            costs.append(Cost(node.stage, node.unit, node.key, seconds, memory, outcome.reused))
-            display.finished(name, None if outcome.reused else seconds)
-        reused = sum(cost.reused for cost in costs)
-        if reused:
-            console.print(f"[dim]{reused} of {len(costs)} artifacts were in the store already[/dim]", highlight=False)
-    return costs
+    fields = {
+        "unit": node.unit,
+        "config": dict(node.config),
+        "inputs": {n: f"{i.stage}/{i.key}" for n, i in node.inputs.items()},
+        "seeds": {"run": int(tree["seed"]), "data": int(tree["data_seed"]), "stage": node.seed},
+    }
+    outcome = store.compute(node.stage, node.key, fields, work, force=node.chain_stage in forced, on_wait=waiting)
+    manifest = store.manifest(node.stage, node.key)
+    seconds, memory = float(str(manifest["seconds"])), float(str(manifest["peak_memory_mb"]))
+    display.finished(name, None if outcome.reused else seconds)
+    return Cost(node.stage, node.unit, node.key, seconds, memory, outcome.reused)
 
 
 def _sink_of(sink: MetricSink, node: Node) -> Callable[[str], Logger | None]:
@@ -237,7 +295,7 @@ def _context(
     return Context(out, work, inputs, node.seed, display, logger)
 
 
-def _in_own_process(node: Node, tree: Mapping[str, Any], draft: Draft) -> None:
+def _in_own_process(node: Node, plan: Plan, tree: Mapping[str, Any], draft: Draft) -> None:
     """Run a training stage in a process of its own (see :mod:`meld.pipeline.worker`).
 
     Raises:
@@ -245,7 +303,8 @@ def _in_own_process(node: Node, tree: Mapping[str, Any], draft: Draft) -> None:
     """
     draft.work.mkdir(parents=True, exist_ok=True)
     spec = draft.work / "spec.json"
-    spec.write_text(json.dumps({"tree": tree, "node": node.id, "out": str(draft.out), "work": str(draft.work)}))
+    content = {"tree": tree, "node": node.id, "out": str(draft.out), "work": str(draft.work)}
+    spec.write_text(json.dumps({**content, "failures": [asdict(failure) for failure in plan.failures]}))
     done = subprocess.run(
         [sys.executable, "-m", "meld.pipeline.worker", str(spec)],
         stdout=subprocess.PIPE,
@@ -265,7 +324,6 @@ def _in_own_process(node: Node, tree: Mapping[str, Any], draft: Draft) -> None:
 
 def _write_run(
     plan: Plan,
-    nodes: Sequence[Node],
     tree: Mapping[str, Any],
     shown: Mapping[str, Any],
     choices: Mapping[str, str],
@@ -275,6 +333,7 @@ def _write_run(
     sink: MetricSink,
 ) -> None:
     """Write everything a finished run directory holds."""
+    nodes = plan.wanted(tree["until"])
     made = {node.id: artifact(store, node) for node in nodes}
     hash_ = config_hash(tree)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(shown), sort_keys=False, allow_unicode=True))
@@ -288,7 +347,7 @@ def _write_run(
     tables = folder / "predictions"
     shutil.rmtree(tables, ignore_errors=True)
     tables.mkdir()
-    for unit in plan.units:
+    for unit in plan.scored:
         dataset, _, task = unit.rpartition(".")
         place = made[f"evaluate:{unit}"]
         shutil.copyfile(place / "predictions.parquet", tables / f"{unit}.parquet")
@@ -296,33 +355,13 @@ def _write_run(
             name = str(tree["system"]) if system == "own" else system
             rows += rows_of(dataset, task, name, [Score(**s) for s in scores], hash_)
     config = {**identity(tree, choices), "synthetic": list(plan.synthetic)}
-    write_results(folder, config, hash_, rows)
+    write_results(folder, config, hash_, rows, plan.failures)
     write_routing(plan, made, folder, sink)
-    selection = _selection(plan, made)
+    selection = selection_summary(plan.scored, made, costs, folder)
     if selection:
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
     write_report(folder)
     sink.summary({f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]})
-
-
-def _selection(plan: Plan, made: Mapping[str, Path]) -> dict[str, Any]:
-    """What selection kept, by unit and provenance."""
-    units = {}
-    for unit in (id_.partition(":")[2] for id_ in made if id_.startswith("pick:")):
-        picked = read_json(made[f"pick:{unit}"] / "selected.json")
-        # One adapter for all units (expert=joint) is refined without an auxiliary set.
-        place = made.get(f"refine:{unit}")
-        rounds = read_json(place / "rounds.json")["rounds"] if place is not None else []
-        units[unit] = {
-            "pool": picked["pool"],
-            "selected": len(picked["ids"]),
-            "auxiliary": sum(r.get("auxiliary", 0) for r in rounds),
-            "provenance": {
-                p: {"pool": picked["pool_provenance"].count(p), "selected": picked["provenance"].count(p)}
-                for p in sorted(set(picked["pool_provenance"]))
-            },
-        }
-    return units
 
 
 def _link(folder: Path, made: Mapping[str, Path]) -> None:

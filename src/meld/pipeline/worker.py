@@ -16,6 +16,7 @@ from pathlib import Path
 from meld.pipeline.node import artifact
 from meld.pipeline.plan import make_plan
 from meld.progress import Silent
+from meld.report.results import Failure
 from meld.stages.base import Context
 from meld.store.store import Store
 
@@ -24,11 +25,12 @@ def main(spec_file: str) -> None:
     """Carry out one node of a plan.
 
     Args:
-        spec_file: JSON with ``tree`` (the resolved configuration), ``node`` (its id), ``out`` and ``work``.
+        spec_file: JSON with ``tree`` (the resolved configuration), ``failures`` (units left out), ``node`` (its id),
+            ``out`` and ``work``.
     """
     spec = json.loads(Path(spec_file).read_text(encoding="utf-8"))
     store = Store(Path(spec["tree"]["paths"]["store"]))
-    plan = make_plan(spec["tree"], store)
+    plan = make_plan(spec["tree"], store, [Failure(**failure) for failure in spec["failures"]])
     node = plan.node(spec["node"])
     inputs = {name: artifact(store, source) for name, source in node.inputs.items()}
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0

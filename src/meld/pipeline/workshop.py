@@ -52,6 +52,7 @@ class Workshop:
                 backbone.revision,
                 backbone.dtype,
                 backbone.as_decoder,
+                backbone.layers,
                 backbone.relative,
                 backbone.attention,
                 backbone.quantization,

@@ -12,6 +12,21 @@ from numpy.typing import NDArray
 from meld.types import Sample
 
 
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What selection measured of other units' pools.
+
+    Attributes:
+        places: Shape (p,), positions in ``Material.others``.
+        embeddings: Shape (p, d), as diversity reads them.
+        quality: Shape (p,), f of Eq. 6; zeros where no losses are measured.
+    """
+
+    places: NDArray[np.int64]
+    embeddings: NDArray[np.float32]
+    quality: NDArray[np.float64]
+
+
 @dataclass(frozen=True)
 class Material:
     """What an expert can be refined on.
@@ -22,6 +37,7 @@ class Material:
         others: X_aug of the other units, which is where cross-task and cross-domain samples come from.
         other_vectors: Shape (m, d).
         target: Shape (t, d), vectors of the few-shot training samples: what the unit is about.
+        measured: What selection measured of the others' pools; None where it measured nothing.
     """
 
     own: Sequence[Sample]
@@ -29,6 +45,7 @@ class Material:
     others: Sequence[Sample]
     other_vectors: NDArray[np.float32]
     target: NDArray[np.float32]
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True)

@@ -8,13 +8,17 @@ from meld.refine.base import Material, Round
 from meld.seeds import derive
 from meld.selector.diversity.graph_cut import GraphCut
 from meld.selector.dsir import dsir_scores, resample
-from meld.selector.objective import Objective
-from meld.selector.optimizer.incremental import Incremental
-from meld.types import Sample
+from meld.selector.objective import Modular, Objective, Term
+from meld.selector.optimizer.lazy import Lazy
+from meld.types import Query, Sample
 
 
 class MixtureRefinement:
-    """X_train plus an auxiliary set: other tasks' pools, filtered by DSIR toward the few-shot samples, chosen by F_div.
+    """X_train plus an auxiliary set of other units' pools, mixed and trained on once (section V-D).
+
+    The auxiliary set is filtered by DSIR toward the few-shot samples and chosen by Eq. 7: F_div + F_qual over the
+    embeddings and losses that selection has measured for those pools anyway. Where the selector measured none, F_div
+    over query vectors chooses alone.
 
     Args:
         auxiliary: Size of the auxiliary set, as a share of the selected samples.
@@ -46,22 +50,41 @@ class MixtureRefinement:
 
     def rounds(self, material: Material, seed: int) -> list[Round]:
         """One round."""
-        size = min(len(material.others), round(self.auxiliary * len(material.own)))
-        chosen: list[int] = []
-        if size:
-            target = [text_of(s) for s in material.own if s.provenance == "labelled"]
-            scores = dsir_scores([text_of(s) for s in material.others], target or [text_of(s) for s in material.own])
-            kept = resample(scores, min(len(material.others), round(self.keep * size)), derive(seed, "dsir"))
-            cut = GraphCut(self.lambda1, self.lambda2).start(material.other_vectors[kept])
-            picks = Incremental().maximize(
-                Objective({"diversity": cut}, {"diversity": 1.0}), size, derive(seed, "auxiliary")
-            )
-            chosen = [int(i) for i in np.asarray(kept)[picks]]
+        chosen = self._auxiliary(material, seed)
         samples = (*material.own, *(material.others[i] for i in chosen))
-        return [Round(samples, len(chosen), {"selected": len(material.own), "auxiliary": len(chosen)})]
+        by_eq_7 = material.measured is not None
+        report = {"selected": len(material.own), "auxiliary": len(chosen), "auxiliary_by_eq_7": by_eq_7}
+        return [Round(samples, len(chosen), report)]
+
+    def _auxiliary(self, material: Material, seed: int) -> list[int]:
+        """Positions in ``others`` of the auxiliary set. Others' few-shot samples are theirs, not their pool's."""
+        measured = material.measured
+        if measured is None:
+            places = np.array([i for i, s in enumerate(material.others) if s.provenance != "labelled"], dtype=np.int64)
+            vectors = material.other_vectors[places]
+        else:
+            places, vectors = measured.places, measured.embeddings
+        size = min(len(places), round(self.auxiliary * len(material.own)))
+        if not size:
+            return []
+        target = [text_of(s) for s in material.own if s.provenance == "labelled"]
+        scores = dsir_scores(
+            [text_of(material.others[i]) for i in places], target or [text_of(s) for s in material.own]
+        )
+        kept = resample(scores, min(len(places), round(self.keep * size)), derive(seed, "dsir"))
+        terms: dict[str, Term] = {"diversity": GraphCut(self.lambda1, self.lambda2).start(vectors[kept])}
+        if measured is not None:
+            terms["quality"] = Modular(measured.quality[kept], "quality")
+        objective = Objective(terms, dict.fromkeys(terms, 1.0))
+        picks = Lazy().maximize(objective, size, derive(seed, "auxiliary"))
+        return [int(i) for i in places[kept[picks]]]
 
 
 def text_of(sample: Sample) -> str:
     """The words of a sample, for n-gram statistics."""
-    values = [value for entity in sample.query.entities for value in entity.values() if value]
-    return " ".join([*values, sample.query.target or "", sample.label])
+    return f"{query_text(sample.query)} {sample.label}"
+
+
+def query_text(query: Query) -> str:
+    """The words of a query, for n-gram statistics."""
+    return " ".join([*(v for entity in query.entities for v in entity.values() if v), query.target or ""])

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich.table import Table
 from rich.text import Text
 
-from meld.report.results import Costs, Results, stage_order
+from meld.report.results import Costs, Failure, Results, stage_order
 
 
 def results_table(results: Results, *, all_metrics: bool = True) -> Table:
     """The results of a run: its own system in bold, baselines below it, synthetic datasets marked as such.
 
     Args:
-        results: The content of results.json.
+        results: The content of results.json; units that failed come last, with the reason and the remedy below.
         all_metrics: False leaves only each task's headline metric.
     """
     synthetic = set(results.synthetic)
@@ -20,7 +22,7 @@ def results_table(results: Results, *, all_metrics: bool = True) -> Table:
     if synthetic:
         caption += " · * synthetic data, made by the project"
     title = " · ".join(str(results.config[key]) for key in ("method", "suite") if results.config.get(key))
-    table = Table(title=Text(title or "Results"), caption=Text(caption), title_style="bold", caption_justify="left")
+    table = Table(title=Text(title or "Results"), title_style="bold", caption_justify="left")
     table.add_column("dataset", overflow="fold")
     for heading in ("task", "system", "metric"):
         table.add_column(heading, no_wrap=True)
@@ -43,7 +45,22 @@ def results_table(results: Results, *, all_metrics: bool = True) -> Table:
             end_section=position + 1 < len(rows) and rows[position + 1].unit != row.unit,
         )
         above = (name, row.task, row.system)
+    if results.failures and rows:
+        table.add_section()
+    for failure in results.failures:
+        table.add_row(Text(failure.dataset), failure.task, Text("failed", style="bold red"), Text(failure.stage))
+    table.caption = Text(caption)
+    for names, reason in reasons(results.failures):
+        table.caption.append(f"\n{names} failed: ", style="bold red not italic").append(reason, style="not italic")
     return table
+
+
+def reasons(failures: Sequence[Failure]) -> list[tuple[str, str]]:
+    """Why units failed: the units of which the same is to be said, and the reason with its remedy."""
+    said: dict[str, list[str]] = {}
+    for failure in failures:
+        said.setdefault(failure.what + (f"\n  fix: {failure.fix}" if failure.fix else ""), []).append(failure.unit)
+    return [(", ".join(units), reason) for reason, units in said.items()]
 
 
 def costs_table(costs: Costs) -> Table:

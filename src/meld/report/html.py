@@ -11,13 +11,12 @@ from typing import Any
 
 import jinja2
 
-from meld.report.console import duration
+from meld.report.console import duration, reasons
 from meld.report.explain import as_line, explained
 from meld.report.paths import path_lines
 from meld.report.results import (
     ENVIRONMENT,
     ROUTING,
-    SELECTION,
     STATUS,
     Cost,
     Costs,
@@ -28,6 +27,7 @@ from meld.report.results import (
     read_results,
     stage_order,
 )
+from meld.report.selection import unit_selections
 
 REPORT = "report.html"
 SAMPLES = 6
@@ -176,6 +176,7 @@ def render_run(run: Path) -> str:
         .render(
             name=run.resolve().name,
             results=results,
+            failures=reasons(results.failures),
             facts=facts(results.config),
             groups=score_groups(results),
             units=_units(results),
@@ -186,7 +187,7 @@ def render_run(run: Path) -> str:
             answers=[_answers(path) for path in sorted((run / "predictions").glob("*.parquet"))],
             explained=explained(run),
             paths=path_lines(run, {s["unit"]: float(s["seconds"]) for s in costs.searches} if costs else {}),
-            selection=_optional(run / SELECTION),
+            selections=unit_selections(run),
             surroundings=_optional(run / ENVIRONMENT),
             status=_optional(run / STATUS),
             config_text=config_file.read_text(encoding="utf-8", errors="replace") if config_file.is_file() else "",

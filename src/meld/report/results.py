@@ -93,6 +93,41 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """A unit that could not be carried through, while the others were.
+
+    Attributes:
+        dataset: The dataset.
+        task: The task's short name.
+        stage: The kind of artifact at which it failed; ``data`` where it could not be loaded.
+        what: What is wrong.
+        where: The place; it may hold paths, so it is no part of results.json.
+        fix: What to do about it.
+    """
+
+    dataset: str
+    task: str
+    stage: str
+    what: str
+    where: str = ""
+    fix: str = ""
+
+    @property
+    def unit(self) -> str:
+        """``<dataset>.<task>``."""
+        return f"{self.dataset}.{self.task}"
+
+    @classmethod
+    def of(cls, unit: str, stage: str, error: Exception) -> Failure:
+        """What an error says about a unit."""
+        dataset, _, task = unit.rpartition(".")
+        if isinstance(error, UserError):
+            return cls(dataset, task, stage, error.what, error.where, error.fix)
+        said = f"{type(error).__name__}: {error}"
+        return cls(dataset, task, stage, said, fix="this is a fault of the program; meld.log has its traceback")
+
+
+@dataclass(frozen=True)
 class Results:
     """The content of results.json.
 
@@ -100,11 +135,13 @@ class Results:
         config: What identifies the run, flat; ``synthetic`` lists the datasets that are made up.
         config_hash: Hash of the config.
         rows: The results in reading order.
+        failures: The units without results, and why they have none.
     """
 
     config: Mapping[str, Any]
     config_hash: str
     rows: tuple[Row, ...]
+    failures: tuple[Failure, ...] = ()
 
     @property
     def synthetic(self) -> tuple[str, ...]:
@@ -166,7 +203,9 @@ def reading_order(row: Row) -> tuple[object, ...]:
     )
 
 
-def write_results(run: Path, config: Mapping[str, Any], config_hash: str, rows: Sequence[Row]) -> Path:
+def write_results(
+    run: Path, config: Mapping[str, Any], config_hash: str, rows: Sequence[Row], failures: Sequence[Failure] = ()
+) -> Path:
     """Write results.json; equal content gives equal bytes whatever the order of rows and keys.
 
     Args:
@@ -174,6 +213,7 @@ def write_results(run: Path, config: Mapping[str, Any], config_hash: str, rows: 
         config: Flat values of what identifies the run. No timings, paths or secrets.
         config_hash: Its hash.
         rows: The results.
+        failures: Units that have none. The key is left out where there are no failures.
 
     Raises:
         ValueError: For a number that is not finite, or two rows about the same thing.
@@ -185,7 +225,11 @@ def write_results(run: Path, config: Mapping[str, Any], config_hash: str, rows: 
             raise ValueError(f"two result rows for {'/'.join(name)}")
         seen.add(name)
     ordered = [asdict(row) for row in sorted(rows, key=reading_order)]
-    return write_json(run / RESULTS, {"config": dict(config), "config_hash": config_hash, "rows": ordered})
+    content: dict[str, Any] = {"config": dict(config), "config_hash": config_hash, "rows": ordered}
+    if failures:
+        told = ("dataset", "task", "stage", "what", "fix")
+        content["failures"] = [{name: getattr(f, name) for name in told} for f in failures]
+    return write_json(run / RESULTS, content)
 
 
 def read_results(run: Path) -> Results:
@@ -197,7 +241,9 @@ def read_results(run: Path) -> Results:
     content = read_json(run / RESULTS)
     try:
         rows = tuple(Row(**row) for row in content["rows"])
-        return Results(dict(content["config"]), str(content["config_hash"]), tuple(sorted(rows, key=reading_order)))
+        failures = tuple(Failure(**failure) for failure in content.get("failures", ()))
+        ordered = tuple(sorted(rows, key=reading_order))
+        return Results(dict(content["config"]), str(content["config_hash"]), ordered, failures)
     except (KeyError, TypeError) as error:
         raise _foreign(run / RESULTS) from error
 

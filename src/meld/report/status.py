@@ -74,6 +74,11 @@ def job_states(directory: Path) -> list[JobState]:
     return sorted(states, key=lambda job: _natural(job.name))
 
 
+def has_failed(directory: Path) -> bool:
+    """Whether a job of a sweep directory has failed or was killed."""
+    return any(_job(file.parent, "").state in ("failed", "killed") for file in directory.rglob(STATUS))
+
+
 def status_table(directory: Path) -> Table:
     """The states of :func:`job_states` as a table, with errors and the commands that continue unfinished jobs below it.
 

@@ -6,12 +6,17 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from meld.errors import UserError
 from meld.report.html import REPORT, Bar, Group, environment, facts, show, write_report
+from meld.report.paper import paper_table
+from meld.report.paper_page import write_paper
+from meld.report.record import SEEDS
 from meld.report.results import RESULTS, Results, Row, find_runs, read_costs, read_results, reading_order
+from meld.report.seeds import over_seeds
+from meld.report.selection import Overlap, overlaps, selected_ids
 from meld.report.status import JobState, job_states
 
 if TYPE_CHECKING:
@@ -19,7 +24,6 @@ if TYPE_CHECKING:
 
 MARKDOWN = "comparison.md"
 CSV = "comparison.csv"
-SEEDS = ("seed", "data_seed")
 _ABSENT = "–"
 
 
@@ -60,15 +64,19 @@ class Line:
 
     def number(self, column: tuple[str, str, str]) -> str:
         """The value of one run, mean and standard deviation of several, a dash for none."""
-        values = [row.value for row in self.scores.get(column, ())]
-        if not values:
+        rows = self.scores.get(column, ())
+        if not rows:
             return _ABSENT
-        return f"{mean(values):.3f}" + (f" ± {stdev(values):.3f}" if len(values) > 1 else "")
+        found = over_seeds(rows)
+        return f"{found.mean:.3f}" + (f" ± {found.deviation:.3f}" if found.seeds > 1 else "")
 
     def spread(self, column: tuple[str, str, str]) -> str:
-        """The interval of a single run; empty for several."""
+        """The interval of a single run, or that of the mean of several; empty for none."""
         rows = self.scores.get(column, ())
-        return f"[{rows[0].ci_low:.3f}, {rows[0].ci_high:.3f}]" if len(rows) == 1 else ""
+        if not rows:
+            return ""
+        found = over_seeds(rows)
+        return f"[{found.low:.3f}, {found.high:.3f}]"
 
     def cell(self, column: tuple[str, str, str]) -> str:
         """Number and spread in one line."""
@@ -102,8 +110,8 @@ class Comparison:
 def build(directory: Path) -> Path:
     """Rebuild the report of a run directory, or the comparison of a sweep directory.
 
-    A sweep directory gets ``report.html``, ``comparison.md`` and ``comparison.csv``; the reports of its runs are left
-    alone.
+    A sweep directory gets ``report.html``, ``comparison.md`` and ``comparison.csv``, and where it is known what was
+    swept, the files of its table (``paper_page.py``); the reports of its runs are left alone.
 
     Returns:
         The path of ``report.html``.
@@ -122,11 +130,15 @@ def build(directory: Path) -> Path:
             where=str(directory),
             fix=f"`meld status {directory}` tells what is unfinished; the run's own command continues it",
         )
+    table = paper_table(directory)
     comparison = compare(directory, folders)
     (directory / MARKDOWN).write_text(markdown(comparison), encoding="utf-8")
     frame(comparison).to_csv(directory / CSV, index=False, lineterminator="\n")
+    if table is not None:
+        return write_paper(directory, table, job_states(directory))
     path = directory / REPORT
-    path.write_text(render(comparison, directory.resolve().name, job_states(directory)), encoding="utf-8")
+    agreement = _agreement(directory, comparison)
+    path.write_text(render(comparison, directory.resolve().name, job_states(directory), agreement), encoding="utf-8")
     return path
 
 
@@ -166,7 +178,9 @@ def markdown(comparison: Comparison) -> str:
         first = list(line.values) if line.values else [line.label] + [""] * (left - 1)
         cells = [*first, *(line.cell(column) for column in comparison.columns), str(line.runs)]
         lines.append("| " + " | ".join(_plain(cell) for cell in cells) + " |")
-    notes = ["value [95 % bootstrap interval] of one run, mean ± standard deviation of several"]
+    notes = ["value [95 % bootstrap interval] of one run; mean ± standard deviation [interval of the mean] of several"]
+    failed = {failure.unit: run.name for run in comparison.runs for failure in run.results.failures}
+    notes += [f"{unit} failed in {name}" for unit, name in failed.items()]
     if comparison.seeds:
         notes.append(f"runs of one line differ in {', '.join(comparison.seeds)}")
     if comparison.synthetic:
@@ -194,13 +208,14 @@ def frame(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame.from_records(records)
 
 
-def render(comparison: Comparison, name: str, jobs: Sequence[JobState]) -> str:
+def render(comparison: Comparison, name: str, jobs: Sequence[JobState], agreement: Sequence[Overlap] = ()) -> str:
     """The comparison as HTML text.
 
     Args:
         comparison: What to show.
         name: The sweep's name.
         jobs: The state of all its jobs; unfinished ones are listed.
+        agreement: Where selectors agree, if several ran.
     """
     groups = []
     for dataset, task, metric in comparison.columns:
@@ -224,8 +239,22 @@ def render(comparison: Comparison, name: str, jobs: Sequence[JobState]) -> str:
             groups=groups,
             facts=facts(shared),
             unfinished=[job for job in jobs if job.state != "done"],
+            overlaps=agreement,
         )
     )
+
+
+def _agreement(directory: Path, comparison: Comparison) -> list[Overlap]:
+    """Where the selectors of a sweep agree; what varies besides the selector must be equal for a comparison."""
+    if "selector" not in comparison.varying:
+        return []
+    others = [key for key in (*comparison.varying, *comparison.seeds) if key not in ("selector", "method", "refine")]
+    runs = []
+    for run in comparison.runs:
+        config = run.results.config
+        same = _canonical({key: config.get(key) for key in others})
+        runs.append((str(config.get("selector")), same, selected_ids(directory / run.name)))
+    return overlaps(runs)
 
 
 def _line(varying: tuple[str, ...], runs: Sequence[Run]) -> Line:
@@ -256,11 +285,9 @@ def _baseline(system: str, runs: Sequence[Run]) -> Line:
 
 
 def _bar(line: Line, rows: Sequence[Row]) -> Bar:
-    """A single run keeps its interval; several runs show their range."""
-    if len(rows) == 1:
-        return Bar(line.label, rows[0].value, rows[0].ci_low, rows[0].ci_high, rows[0].n, line.own)
-    values = [row.value for row in rows]
-    return Bar(line.label, mean(values), min(values), max(values), rows[0].n, line.own)
+    """A single run keeps its interval; several are summed up."""
+    found = over_seeds(rows)
+    return Bar(line.label, found.mean, found.low, found.high, found.n, line.own)
 
 
 def _canonical(value: Any) -> str:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
+from meld.backbone.language_model import Encoded, LanguageModel
 from meld.errors import ConfigError, DataError
+from meld.selector.costs import Meter
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -73,11 +76,42 @@ class Selection:
         terms: By name an array of shape (n_select,), aligned with ``indices``: what the item added to each term, in
             the term's own unit, when it was picked; ``gain`` is the normalised, weighted sum that decided.
         factors: By term the one fixed number (weight times normalisation) its gains were multiplied by.
+        every: By name an array of shape (n,): what every item of the pool would add to the term after the last pick; a
+            fixed score stays what it is. Empty where nothing was scored.
     """
 
     indices: IntArray
     terms: Mapping[str, FloatArray] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
+    every: Mapping[str, FloatArray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a selector may use to score a pool with a model.
+
+    Attributes:
+        features: The pool.
+        pool: Its n items under the proxy; ``options[0]`` is the label.
+        validation: The task's few-shot set.
+        dev: Labelled items that are in neither.
+        texts: Renders the pool's items with their labels, for models with another tokenizer than the proxy.
+        attach: Puts a fresh, trainable adapter on the proxy for the length of a block.
+        warm_up: The same with an adapter trained as experts are, on items of the pool given by position; at most so
+            many of them (None for all).
+        seed: Seeds whatever is random.
+        meter: Notes what each step takes.
+    """
+
+    features: Features
+    pool: Sequence[Encoded]
+    validation: Sequence[Encoded]
+    dev: Sequence[Encoded]
+    texts: Callable[[], Sequence[str]]
+    attach: Callable[[], AbstractContextManager[LanguageModel]]
+    warm_up: Callable[[IntArray, int | None], AbstractContextManager[LanguageModel]]
+    seed: int
+    meter: Meter
 
 
 class Selector(Protocol):
@@ -100,7 +134,7 @@ class Selector(Protocol):
 
     @property
     def needs_influence(self) -> bool:
-        """Whether :meth:`pick` needs influence scores."""
+        """Whether :meth:`pick` needs scores that take a model: those of :class:`ScoringSelector`."""
         ...
 
     def size(self, n_pool: int) -> int:
@@ -112,11 +146,76 @@ class Selector(Protocol):
 
         Args:
             features: The pool.
-            influence: Shape (n,), Eq. 8 as printed (negative helps); None where ``needs_influence`` is false.
+            influence: Shape (n,), what ``score`` returned; None where ``needs_influence`` is false.
             n_select: How many.
             seed: Seeds whatever is random.
         """
         ...
+
+
+@runtime_checkable
+class MeasuringSelector(Selector, Protocol):
+    """A selector with ``needs_losses``: it says which ones."""
+
+    def measure(
+        self, lm: LanguageModel, with_demonstrations: Sequence[Encoded], without: Sequence[Encoded]
+    ) -> tuple[FloatArray, FloatArray]:
+        """Losses of the labels, (loss_cond, loss_prior), each of shape (n,), nats per token.
+
+        Args:
+            lm: The proxy model, not warmed up.
+            with_demonstrations: n items; ``options[0]`` is the label.
+            without: The same items without demonstrations.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoringSelector(Selector, Protocol):
+    """A selector with ``needs_influence``: it scores the pool with a model."""
+
+    def score(self, material: Material) -> FloatArray:
+        """A score of every item, shape (n,), in the selector's own sense; handed to :meth:`pick`."""
+        ...
+
+
+def best_scored(scores: FloatArray | None, n_pool: int, n_select: int, name: str) -> Selection:
+    """The items with the highest scores; of equals the first.
+
+    Args:
+        scores: Shape (n,).
+        n_pool: n.
+        n_select: How many.
+        name: What the scores are called in reports.
+
+    Raises:
+        DataError: If the budget does not fit the pool, or scores are missing, of another pool, or not finite.
+    """
+    check_budget(n_select, n_pool)
+    known = check_scored(scores, n_pool, name)
+    indices = np.argsort(-known, kind="stable")[:n_select].astype(np.int64)
+    return Selection(indices, {name: known[indices]}, every={name: known})
+
+
+def check_scored(scores: FloatArray | None, n_pool: int, name: str) -> FloatArray:
+    """Return the scores of a pool, or say why they are none.
+
+    Raises:
+        DataError: If scores are missing, of another pool, or not finite.
+    """
+    if scores is None or len(scores) != n_pool:
+        got = "none" if scores is None else str(len(scores))
+        raise DataError(
+            f"Selection needs a score ({name}) for each of the {n_pool} items; there are {got}.",
+            fix="compute them with the same pool",
+        )
+    bad = np.flatnonzero(~np.isfinite(scores))
+    if len(bad):
+        raise DataError(
+            f"The score ({name}) of {len(bad)} of {len(scores)} items is not a number; the first is item {bad[0]}.",
+            fix="look at the item's text, and load the model in float32 or bfloat16",
+        )
+    return np.asarray(scores, dtype=np.float64)
 
 
 def check_ratio(c: float, name: str = "c") -> float:

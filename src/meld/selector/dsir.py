@@ -16,6 +16,8 @@ from meld.errors import ConfigError, DataError
 from meld.selector.base import Features, FloatArray, IntArray, Selection, budget, check_budget, check_ratio
 from meld.text import words
 
+TARGETS = ("few_shot", "test_inputs")
+
 
 def hashed_ngrams(text: str, buckets: int) -> IntArray:
     """Buckets of a text's word unigrams and bigrams, repeated as often as they occur.
@@ -95,9 +97,12 @@ class Dsir:
         c: Share of the pool to select.
         buckets: Number of hash buckets of the n-grams.
         smoothing: Share of the uniform distribution in the smoothed ones.
+        target: What the selection should look like: ``few_shot`` (the labelled training samples) or ``test_inputs``
+            (the test queries without their labels, as in the paper's baseline; labels are then left out of the pool's
+            texts too).
 
     Raises:
-        ConfigError: If ``c`` is not in (0, 1].
+        ConfigError: If ``c`` is not in (0, 1], or the target is unknown.
     """
 
     needs_features: ClassVar[bool] = False
@@ -105,7 +110,12 @@ class Dsir:
     needs_texts: ClassVar[bool] = True
     needs_influence: ClassVar[bool] = False
 
-    def __init__(self, c: float, buckets: int = 10_000, smoothing: float = 0.01) -> None:
+    def __init__(self, c: float, buckets: int = 10_000, smoothing: float = 0.01, target: str = "few_shot") -> None:
+        if target not in TARGETS:
+            raise ConfigError(
+                f"DSIR has no target '{target}'.", where="selector.target", fix=f"one of {', '.join(TARGETS)}"
+            )
+        self.target = target
         self.c = check_ratio(c)
         self.buckets = buckets
         self.smoothing = smoothing
@@ -132,4 +142,4 @@ class Dsir:
             )
         scores = dsir_scores(features.texts, features.target_texts, buckets=self.buckets, smoothing=self.smoothing)
         indices = resample(scores, n_select, seed)
-        return Selection(indices, {"log_weight": scores[indices]})
+        return Selection(indices, {"log_weight": scores[indices]}, every={"log_weight": scores})

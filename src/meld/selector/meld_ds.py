@@ -7,13 +7,14 @@ from typing import ClassVar
 
 import numpy as np
 
+from meld.backbone.language_model import Encoded, LanguageModel
 from meld.errors import ConfigError, DataError
-from meld.selector.base import Features, FloatArray, Selection, budget, check_budget, check_ratio
+from meld.selector.base import Features, FloatArray, Material, Selection, budget, check_budget, check_ratio
 from meld.selector.diversity.base import Diversity
 from meld.selector.influence.base import Influence, complexity
 from meld.selector.objective import NORMALIZATIONS, Modular, Objective, Term
 from meld.selector.optimizer.base import Optimizer
-from meld.selector.quality.base import Quality
+from meld.selector.quality.base import MeasuredQuality, Quality
 
 TERMS = ("diversity", "quality", "complexity")
 
@@ -21,13 +22,12 @@ TERMS = ("diversity", "quality", "complexity")
 class MeldDS:
     """Selection by F_div + F_qual + F_compl (Eq. 9), with S'_init by F_div + F_qual (Eq. 7).
 
-    The order of use is: measure :class:`Features`; :meth:`initial`; warm the proxy up on it; ``influence.scores``;
-    :meth:`pick`.
+    The order of use is: :meth:`measure` what :class:`Features` need; :meth:`score`; :meth:`pick`.
 
     Args:
         diversity: F_div.
         quality: F_qual.
-        influence: I of Eq. 8, used by the caller between :meth:`initial` and :meth:`pick`.
+        influence: I of Eq. 8.
         optimizer: How the sum is maximised.
         c: Share of the pool to select.
         init_ratio: Share of the pool that is S'_init, whatever ``c`` is, so that a sweep over ``c`` re-uses the
@@ -107,6 +107,37 @@ class MeldDS:
         """
         return budget(self.c, n_pool)
 
+    def measure(
+        self, lm: LanguageModel, with_demonstrations: Sequence[Encoded], without: Sequence[Encoded]
+    ) -> tuple[FloatArray, FloatArray]:
+        """The losses that the quality term reads.
+
+        Raises:
+            DataError: If an item cannot be measured.
+        """
+        assert isinstance(self.quality, MeasuredQuality)
+        return self.quality.measure(lm, with_demonstrations, without)
+
+    def score(self, material: Material) -> FloatArray:
+        """I of Eq. 8 as printed (negative helps): S'_init, warm-up on it, influence.
+
+        Raises:
+            DataError: If the pool, the few-shot set or one of their items cannot be used.
+            UserError: If the proxy has no plain LoRA matrices.
+        """
+        with material.meter.step("initial subset"):
+            initial = self.initial(material.features, seed=material.seed)
+        with material.warm_up(initial.indices, self.max_warm_up) as lm:
+            return self.influence.scores(
+                lm,
+                material.pool,
+                material.validation,
+                initial.indices,
+                material.features.embeddings,
+                material.dev,
+                material.meter,
+            )
+
     def initial(self, features: Features, n_select: int | None = None, seed: int = 0) -> Selection:
         """S'_init = greedy argmax of F_div + F_qual (Eq. 7); also what selects the auxiliary set.
 
@@ -153,7 +184,7 @@ class MeldDS:
         total = np.zeros(len(indices))
         for name, gains in terms.items():
             total += objective.factors[name] * gains
-        return Selection(indices, {**terms, "gain": total}, objective.factors)
+        return Selection(indices, {**terms, "gain": total}, objective.factors, objective.standing())
 
     def _term(self, name: str, features: Features, influence: FloatArray | None) -> Term:
         if name == "diversity":

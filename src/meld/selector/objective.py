@@ -27,6 +27,25 @@ class Quadratic:
     pairwise: FloatArray | None
 
 
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """A set function written as F(S) = sum_{j in S} linear_j - curvature * |sum_{j in S} u_j|^2 - offset * |S|^2.
+
+    A graph cut over a linear kernel and modular terms have this form, for which no n x n matrix is needed.
+
+    Attributes:
+        linear: Shape (n,).
+        vectors: u, shape (n, d); None for zero.
+        curvature: At least 0.
+        offset: Changes every gain alike, and so no pick.
+    """
+
+    linear: FloatArray
+    vectors: FloatArray | None
+    curvature: float
+    offset: float
+
+
 class Term(Protocol):
     """One set function over a pool of n items, with the items added so far.
 
@@ -60,6 +79,10 @@ class Term(Protocol):
 
     def quadratic(self) -> Quadratic | None:
         """The same function in explicit form, which may be an n x n matrix; None where there is none."""
+        ...
+
+    def low_rank(self) -> LowRank | None:
+        """The same function as sums of vectors; None where it is none."""
         ...
 
 
@@ -102,6 +125,10 @@ class Modular:
     def quadratic(self) -> Quadratic:
         """Linear only."""
         return Quadratic(self._scores, None)
+
+    def low_rank(self) -> LowRank:
+        """Linear only."""
+        return LowRank(self._scores, None, 0.0, 0.0)
 
 
 def spread_factor(gains: FloatArray) -> float:
@@ -209,3 +236,20 @@ class Objective:
                 scaled = self.factors[name] * part.pairwise
                 pairwise = scaled if pairwise is None else pairwise + scaled
         return Quadratic(linear, pairwise)
+
+    def low_rank(self) -> LowRank | None:
+        """The weighted sum as sums of vectors; None where a term has no such form, or two terms have vectors."""
+        linear, vectors, curvature, offset = np.zeros(self.n), None, 0.0, 0.0
+        for name, term in self._terms.items():
+            part = term.low_rank()
+            if part is None or (part.vectors is not None and vectors is not None):
+                return None
+            linear += self.factors[name] * part.linear
+            offset += self.factors[name] * part.offset
+            if part.vectors is not None:
+                vectors, curvature = part.vectors, self.factors[name] * part.curvature
+        return LowRank(linear, vectors, curvature, offset)
+
+    def standing(self) -> dict[str, FloatArray]:
+        """By term's name the gains of all items now, shape (n,), each in its term's own unit."""
+        return {name: term.gains() for name, term in self._terms.items()}

@@ -1,7 +1,8 @@
 """Rendering a query into a prompt that fits a token budget.
 
-Over the budget, demonstrations go first (the least similar one first), then the longest values are shortened; how many
-is recorded in the prompt (method section 2, Prompt budget).
+Over the budget, demonstrations go first (the least similar one first), then the longest values are shortened, and
+where that is not enough (tables of hundreds of columns) the last attributes are left out, never the asked one. How many
+values it cost is recorded in the prompt (method section 2, Prompt budget).
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class PromptWriter:
         entities = list(query.entities)
         asked = [*(value for entity in entities for value in entity.values()), *(value for _, value in query.context)]
         limit = max(map(len, asked), default=0)
+        width = max(map(len, entities), default=0)
         shortened = 0
         while True:
             text = self._render(query, entities, limit, kept, tuple(domain) or self.tasks[query.task].options)
@@ -74,11 +76,16 @@ class PromptWriter:
             if kept:
                 kept.pop()
                 continue
-            if limit <= _SHORTEST:
+            if limit > _SHORTEST:
+                limit = max(_SHORTEST, int(limit * 0.7))
+            elif width > 1:
+                width = max(1, int(width * 0.7))
+            else:
                 break
-            limit = max(_SHORTEST, int(limit * 0.7))
-            entities = [_cut(entity, limit) for entity in query.entities]
-            shortened = sum(len(value) > limit for value in asked)
+            narrow = [_narrow(entity, width, query.target) for entity in query.entities]
+            entities = [_cut(entity, limit) for entity in narrow]
+            left = [*(value for entity in narrow for value in entity.values()), *(value for _, value in query.context)]
+            shortened = sum(len(value) > limit for value in left) + len(asked) - len(left)
         return Prompt(
             query_id=query.id,
             text=text,
@@ -118,6 +125,11 @@ class PromptWriter:
             "value": entities[0].get(query.target, "") if asks_value and query.target else "",
             "context": [(name, value[: max(context_limit, _SHORTEST)]) for name, value in query.context],
         }
+
+
+def _narrow(entity: Entity, width: int, target: str | None) -> Entity:
+    """The first attributes of an entity, and the asked one."""
+    return {name: value for place, (name, value) in enumerate(entity.items()) if place < width or name == target}
 
 
 def _cut(entity: Entity, limit: int) -> Entity:

@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from meld.dataset.io import load_gold, load_predictions, load_unit, save_predictions
 from meld.encoder.vectors import Embedder, Vectors
 from meld.evaluate.baselines import knn_label, majority, mutual_nn, nearest_name, similarity_lr
+from meld.evaluate.compat import compat_scores
 from meld.evaluate.metrics import is_correct, score
 from meld.stages.base import Context, write_json
 from meld.types import Gold, Prediction, Query, UnitData
 
-VERSION = 2
+VERSION = 3
 BASELINE_VERSION = 2
 
 
@@ -71,7 +72,8 @@ def run(context: Context, seed: int) -> None:
     scores = {}
     for system, given in systems.items():
         kept = given if data.task == "blk" else [p for p in given if p.query_id in gold]
-        scores[system] = [asdict(s) for s in score(data.task, kept, gold, dirty, seed, records=records)]
+        strict = score(data.task, kept, gold, dirty, seed, records=records)
+        scores[system] = [asdict(s) for s in (*strict, *compat_scores(data.task, kept, gold, dirty, seed))]
     write_json(context.out / "scores.json", scores)
     _write_predictions(context, data, predictions, gold)
 

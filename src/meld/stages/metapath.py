@@ -27,7 +27,7 @@ from meld.stages.paths import AskUnit, build_steps, step_counts
 from meld.stages.unit import Questions, Unit
 from meld.types import Prediction, Query, Sample
 
-VERSION = 4
+VERSION = 5
 
 _EXAMPLES = 4
 """Changes of each step that are shown."""

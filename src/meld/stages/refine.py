@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.backbone.lora import read_adapter
 from meld.dataset.io import load_samples
 from meld.expert.lora import Lesson, LoraExpert
-from meld.refine.base import Material, Refiner
+from meld.refine.base import Material, Measured, Refiner
 from meld.seeds import derive
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.init import limited
+from meld.stages.select import pool_of
 from meld.stages.unit import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
 VERSION = 3
+QualityOf = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
 def run(
@@ -34,13 +37,15 @@ def run(
     backbone: HuggingFaceBackbone,
     lm: LanguageModel,
     trainer: LightningTrainer,
+    quality: QualityOf | None = None,
 ) -> None:
     """Write ``adapter/`` (PEFT layout) and ``rounds.json``.
 
     A round that does not lower the dev loss ends the refinement, and the best adapter so far is kept.
 
     Args:
-        context: Inputs ``init``, ``metapath:<unit>`` of all units and, where selection ran, ``pick``.
+        context: Inputs ``init``, ``metapath:<unit>`` of all units and, where selection ran, ``pick`` and perhaps
+            ``features:<unit>`` of the others.
         questions: Questions of all units.
         name: The unit.
         refiner: Decides the rounds.
@@ -48,6 +53,7 @@ def run(
         backbone: Names the layers to adapt.
         lm: The frozen base model.
         trainer: Fits the module.
+        quality: f of Eq. 6 from (loss_cond, loss_prior), both of shape (n,); None where no losses were measured.
     """
     paths = context.group("metapath")
     own = own_samples(context, name, context.inputs.get("pick"), expert.max_samples)
@@ -60,6 +66,7 @@ def run(
             [vectors_of(questions[u], [s for v, s in others if v == u]) for u in sorted(paths) if u != name]
         ),
         target=vectors_of(questions[name], questions[name].unit.data.train),
+        measured=_measured(context.group("features"), paths, others, quality),
     )
     dev = load_samples(paths[name] / "dev.parquet")
     dev_lessons = questions[name].lessons(dev, lm, expert.train_candidates)
@@ -151,6 +158,30 @@ def train_rounds(
         _, state = read_adapter(adapter)
     _copy(adapter, context.out / "adapter")
     return report
+
+
+def _measured(
+    features: Mapping[str, Path],
+    paths: Mapping[str, Path],
+    others: Sequence[tuple[str, Sample]],
+    quality: QualityOf | None,
+) -> Measured | None:
+    """Embeddings and quality of the others' pools, as selection stored them."""
+    place = {(unit, sample.id): index for index, (unit, sample) in enumerate(others)}
+    places: list[int] = []
+    embeddings, scores = [], []
+    for unit in sorted(features):
+        pool = pool_of(paths[unit])
+        content = load_file(features[unit] / "features.safetensors")
+        if not pool:
+            continue
+        places += [place[unit, sample.id] for sample in pool]
+        embeddings.append(content["embeddings"])
+        found = np.zeros(len(pool)) if quality is None else quality(content["loss_cond"], content["loss_prior"])
+        scores.append(np.asarray(found, dtype=np.float64))
+    if not places:
+        return None
+    return Measured(np.array(places, dtype=np.int64), np.concatenate(embeddings), np.concatenate(scores))
 
 
 def vectors_of(questions: Questions, samples: Sequence[Sample]) -> NDArray[np.float32]:

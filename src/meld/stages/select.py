@@ -6,31 +6,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import Encoded, LanguageModel
-from meld.backbone.lora import read_adapter, set_adapter_state, with_lora
+from meld.backbone.lora import check_targets, read_adapter, set_adapter_state, with_lora
 from meld.dataset.io import load_samples
 from meld.encoder.vectors import Embedder
 from meld.expert.lora import LoraExpert
-from meld.refine.mixture import text_of
+from meld.refine.mixture import query_text, text_of
 from meld.seeds import derive
-from meld.selector.base import Features, Selector
-from meld.selector.meld_ds import MeldDS
-from meld.selector.quality.base import MeasuredQuality
+from meld.selector.base import Features, IntArray, Material, MeasuringSelector, ScoringSelector, Selection, Selector
+from meld.selector.costs import BACKWARD, FORWARD, Meter, layer_parameters
+from meld.selector.explain import explain
 from meld.stages.base import Context, write_json
 from meld.stages.init import limited
 from meld.stages.unit import Questions
 from meld.trainer.fit import LightningTrainer
-from meld.types import Sample
+from meld.types import Sample, UnitData
 
-VERSION = 1
+VERSION = 2
+STEPS = "steps.json"
+"""What each step of an artifact took; never part of a result."""
 
 
 def pool_of(metapath: Path) -> list[Sample]:
@@ -62,15 +67,21 @@ def run_features(
         "loss_cond": np.full(len(pool), np.nan),
         "loss_prior": np.full(len(pool), np.nan),
     }
+    meter = Meter()
     if selector.needs_features and pool:
-        content["embeddings"] = _embeddings(pool, questions, embedder)
+        with meter.step("embeddings"):
+            content["embeddings"] = _embeddings(pool, questions, embedder)
     if selector.needs_losses and pool:
-        assert isinstance(selector, MeldDS)
-        assert isinstance(selector.quality, MeasuredQuality)
+        assert isinstance(selector, MeasuringSelector)
         assert lm is not None
-        context.progress.begin("perplexities", 2 * len(pool))
-        cond, prior = selector.quality.measure(lm, _encoded(pool, questions, lm), _encoded(pool, bare, lm))
+        context.progress.begin("perplexities", None)
+        shown, plain = _encoded(pool, questions, lm), _encoded(pool, bare, lm)
+        with meter.step("perplexities") as step:
+            differing = [one for one, other in zip(shown, plain, strict=True) if one.prompt != other.prompt]
+            step.work(lm, [*plain, *differing], FORWARD)
+            cond, prior = selector.measure(lm, shown, plain)
         content["loss_cond"], content["loss_prior"] = np.asarray(cond), np.asarray(prior)
+    write_json(context.out / STEPS, meter.plain())
     save_file({k: np.ascontiguousarray(v) for k, v in content.items()}, context.out / "features.safetensors")
 
 
@@ -97,84 +108,131 @@ def _encoded(samples: Sequence[Sample], questions: Questions, lm: LanguageModel)
     return [lesson.encoded for lesson in questions.lessons(samples, lm, 0)]
 
 
-def load_features(folder: Path, pool: Sequence[Sample], target: Sequence[Sample]) -> Features:
-    """Features of a pool, as :func:`run_features` wrote them."""
+def load_features(folder: Path, pool: Sequence[Sample], data: UnitData, target: str = "few_shot") -> Features:
+    """Features of a pool, as :func:`run_features` wrote them.
+
+    Args:
+        folder: The artifact.
+        pool: Its samples.
+        data: The unit's visible data, which holds the target domain.
+        target: ``few_shot`` (training samples with their labels) or ``test_inputs`` (test queries; labels are left out
+            everywhere).
+    """
     content = load_file(folder / "features.safetensors")
-    return Features(
-        content["embeddings"],
-        content["loss_cond"],
-        content["loss_prior"],
-        [text_of(s) for s in pool],
-        [text_of(s) for s in target],
-    )
+    if target == "test_inputs":
+        texts, targets = [query_text(s.query) for s in pool], [query_text(q) for q in data.test]
+    else:
+        texts, targets = [text_of(s) for s in pool], [text_of(s) for s in data.train]
+    return Features(content["embeddings"], content["loss_cond"], content["loss_prior"], texts, targets)
 
 
 def run_influence(
     context: Context,
-    selector: MeldDS,
+    selector: ScoringSelector,
     questions: Questions,
     proxy: HuggingFaceBackbone,
     lm: LanguageModel,
     expert: LoraExpert,
     trainer: LightningTrainer,
-    max_warm_up: int | None = None,
 ) -> None:
-    """Warm the proxy up on S'_init and write ``influence.safetensors``: I of Eq. 8 for every sample of the pool.
+    """Let the selector score the pool with the proxy; writes ``influence.safetensors``, a score for every sample.
 
     Args:
         context: Inputs ``features`` and ``metapath``.
-        selector: Diversity, quality and influence.
+        selector: Scores.
         questions: The unit's questions under the proxy.
         proxy: Names the layers to adapt.
         lm: The frozen proxy.
-        expert: How the warm-up trains.
+        expert: How a warm-up trains.
         trainer: Fits it.
-        max_warm_up: Samples of the warm-up at most.
+
+    Raises:
+        UserError: If the proxy lacks a layer that is to be adapted, or the selector cannot use the pool.
     """
+    check_targets(lm, proxy.lora_targets, "proxy.lora_targets")
     pool = pool_of(context.inputs["metapath"])
     data = questions.unit.data
-    if not pool:
-        save_file({"influence": np.zeros(0)}, context.out / "influence.safetensors")
-        return
-    features = load_features(context.inputs["features"], pool, data.train)
-    initial = selector.initial(features, seed=derive(context.seed, "initial"))
-    warm = limited([pool[int(i)] for i in initial.indices], max_warm_up, context.seed)
-    expert.fit(
-        lm,
-        proxy.lora_targets,
-        questions.lessons(warm, lm, expert.train_candidates),
-        (),
-        context.work / "warm",
-        context.work / "training",
-        trainer,
-        context.seed,
-        "warm up the proxy",
-        context.progress,
-        context.logger("warm_up"),
-        epochs=1,
-    )
-    _, state = read_adapter(context.work / "warm")
-    context.progress.begin("influence", None)
-    with with_lora(lm, proxy.lora_targets, expert.rank, expert.alpha, 0.0, 0) as warmed:
-        set_adapter_state(warmed, state)
-        warmed.model.eval()
-        scores = selector.influence.scores(
-            warmed,
-            _encoded(pool, questions, lm),
-            _encoded(data.train, questions, lm),
-            initial.indices,
-            features.embeddings,
+    meter = Meter()
+    scores = np.zeros(0)
+    if pool:
+        warming = _WarmUp(context, pool, questions, proxy, lm, expert, trainer, meter)
+        material = Material(
+            features=load_features(context.inputs["features"], pool, data),
+            pool=_encoded(pool, questions, lm),
+            validation=_encoded(data.train, questions, lm),
+            dev=_encoded(data.dev, questions, lm),
+            texts=lambda: _texts(pool, questions),
+            attach=lambda: with_lora(lm, proxy.lora_targets, expert.rank, expert.alpha, 0.0, context.seed),
+            warm_up=warming.adapter,
+            seed=derive(context.seed, "initial"),
+            meter=meter,
         )
+        context.progress.begin("score the pool", None)
+        scores = selector.score(material)
     save_file({"influence": np.asarray(scores, dtype=np.float64)}, context.out / "influence.safetensors")
+    write_json(context.out / STEPS, meter.plain())
 
 
-def run_pick(context: Context, selector: Selector, unit_train: Sequence[Sample]) -> None:
-    """Write ``selected.json``: ids in the order of picking, with each term's gain.
+class _WarmUp:
+    """Trains the proxy's adapter on items of the pool as experts are trained, and resumes after a kill."""
+
+    def __init__(
+        self,
+        context: Context,
+        pool: Sequence[Sample],
+        questions: Questions,
+        proxy: HuggingFaceBackbone,
+        lm: LanguageModel,
+        expert: LoraExpert,
+        trainer: LightningTrainer,
+        meter: Meter,
+    ) -> None:
+        self.context, self.pool, self.questions = context, pool, questions
+        self.proxy, self.lm, self.expert, self.trainer, self.meter = proxy, lm, expert, trainer, meter
+
+    @contextmanager
+    def adapter(self, positions: IntArray, most: int | None) -> Iterator[LanguageModel]:
+        """The proxy with the trained adapter, see :class:`Material`."""
+        warm = limited([self.pool[int(i)] for i in positions], most, self.context.seed)
+        lessons = self.questions.lessons(warm, self.lm, self.expert.train_candidates)
+        with self.meter.step("warm-up") as step:
+            step.model, step.parameters = "proxy", layer_parameters(self.lm)
+            step.tokens = sum(lesson.encoded.length for lesson in lessons)
+            step.passes = BACKWARD + FORWARD * (self.lm.relative and self.expert.objective != "answer")
+            self.expert.fit(
+                self.lm,
+                self.proxy.lora_targets,
+                lessons,
+                (),
+                self.context.work / "warm",
+                self.context.work / "training",
+                self.trainer,
+                self.context.seed,
+                "warm up the proxy",
+                self.context.progress,
+                self.context.logger("warm_up"),
+                epochs=1,
+            )
+        _, state = read_adapter(self.context.work / "warm")
+        with with_lora(self.lm, self.proxy.lora_targets, self.expert.rank, self.expert.alpha, 0.0, 0) as warmed:
+            set_adapter_state(warmed, state)
+            warmed.model.eval()
+            yield warmed
+
+
+def _texts(samples: Sequence[Sample], questions: Questions) -> list[str]:
+    """Prompts with their labels, as text."""
+    prompts = questions.labelled_prompts(samples, 0)
+    return [prompt.text + prompt.answer_text(s.label) for prompt, s in zip(prompts, samples, strict=True)]
+
+
+def run_pick(context: Context, selector: Selector, data: UnitData) -> None:
+    """Write ``selected.json``: ids in the order of picking, with each term's gain; ``items.parquet``: the whole pool.
 
     Args:
         context: Inputs ``metapath``, ``features`` and, where needed, ``influence``.
         selector: Picks.
-        unit_train: Few-shot training samples, the target of DSIR.
+        data: The unit's visible data; DSIR aims at part of it.
 
     An empty pool (fully labelled sets, annotation that finds nothing, donors withheld) leaves the few-shot samples, and
     is said.
@@ -182,15 +240,21 @@ def run_pick(context: Context, selector: Selector, unit_train: Sequence[Sample])
     pool = pool_of(context.inputs["metapath"])
     if not pool:
         context.progress.say("nothing to select from: the expert is refined on its few-shot samples")
-        empty: dict[str, object] = {"pool": 0, "ids": [], "provenance": [], "pool_provenance": []}
-        write_json(context.out / "selected.json", {**empty, "terms": {}, "factors": {}})
-        return
-    features = load_features(context.inputs["features"], pool, unit_train)
+    target = getattr(selector, "target", "few_shot")
+    features = load_features(context.inputs["features"], pool, data, target)
     influence = None
     if selector.needs_influence:
         influence = load_file(context.inputs["influence"] / "influence.safetensors")["influence"]
-    n_select = selector.size(len(pool))
-    selection = selector.pick(features, influence, n_select, derive(context.seed, "pick"))
+    meter = Meter()
+    if pool:
+        with meter.step("greedy"):
+            selection = selector.pick(features, influence, selector.size(len(pool)), derive(context.seed, "pick"))
+    else:
+        selection = Selection(np.zeros(0, dtype=np.int64))
+    write_json(context.out / STEPS, meter.plain())
+    explained = explain(selection, len(pool))
+    columns = {"id": [s.id for s in pool], "provenance": [s.provenance for s in pool]}
+    pq.write_table(pa.table({**columns, **explained.columns}), context.out / "items.parquet")
     write_json(
         context.out / "selected.json",
         {
@@ -200,5 +264,6 @@ def run_pick(context: Context, selector: Selector, unit_train: Sequence[Sample])
             "terms": {name: [round(float(v), 6) for v in values] for name, values in selection.terms.items()},
             "factors": {name: float(f) for name, f in selection.factors.items()},
             "pool_provenance": sorted(s.provenance for s in pool),
+            "dropped": explained.reasons,
         },
     )

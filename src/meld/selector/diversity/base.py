@@ -13,6 +13,7 @@ from meld.errors import ConfigError, DataError
 from meld.selector.base import FloatArray
 from meld.selector.objective import Term
 
+_BLOCK = 4096
 KERNELS = ("shifted_cosine", "cosine_clamped", "rbf", "cosine")
 
 
@@ -90,12 +91,15 @@ def unit_rows(embeddings: NDArray[np.floating]) -> FloatArray:
             f"Diversity needs embeddings of shape (n, d), and got {embeddings.shape}.", fix="embed the pool first"
         )
     rows = embeddings.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
-    if len(bad):
+    bad: list[int] = []
+    for at in range(0, len(rows), _BLOCK):  # in blocks: a pool of a million items leaves no room for copies
+        block = rows[at : at + _BLOCK]
+        lengths = np.linalg.norm(block, axis=1, keepdims=True)
+        bad += (at + np.flatnonzero(~np.isfinite(lengths[:, 0]))).tolist()
+        block /= np.where(lengths > 0.0, lengths, 1.0)
+    if bad:
         raise DataError(
             f"The embedding of {len(bad)} of {len(rows)} items is not finite; the first is item {bad[0]}.",
             fix="look at the item's text; train the encoder with a lower learning rate if all are affected",
         )
-    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
-    rows /= np.where(lengths > 0.0, lengths, 1.0)
     return rows

@@ -91,3 +91,7 @@ class _FacilityLocation:
     def quadratic(self) -> None:
         """Facility location is not quadratic."""
         return
+
+    def low_rank(self) -> None:
+        """Facility location is no sum of vectors."""
+        return

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from meld.errors import ConfigError
 from meld.selector.base import FloatArray, IntArray
 from meld.selector.diversity.base import Kernel, make_kernel, unit_rows
-from meld.selector.objective import Quadratic, Term
+from meld.selector.objective import LowRank, Quadratic, Term
 
 _BLOCK = 512
 
@@ -110,6 +110,11 @@ class _LinearGraphCut:
         pairwise = self._lambda2 * self._kernel.of_cosine(self._rows @ self._rows.T)
         return Quadratic(self._lambda1 * self._to_pool, pairwise)
 
+    def low_rank(self) -> LowRank:
+        """Sums of vectors: no matrix."""
+        linear = self._lambda1 * self._to_pool
+        return LowRank(linear, self._rows, self._lambda2 * self._slope, self._lambda2 * self._offset)
+
 
 class _GraphCut:
     """Graph cut of any kernel, by blocks: O(n d) an addition, O(1) a gain, O(n d) memory.
@@ -151,3 +156,7 @@ class _GraphCut:
         """Explicit form; builds the n x n matrix."""
         pairwise = self._lambda2 * self._kernel.of_cosine(self._rows @ self._rows.T)
         return Quadratic(self._lambda1 * self._to_pool, pairwise)
+
+    def low_rank(self) -> None:
+        """The kernel is not linear in vectors."""
+        return

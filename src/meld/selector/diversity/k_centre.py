@@ -58,3 +58,7 @@ class _KCentre:
     def quadratic(self) -> None:
         """k-centre is not quadratic."""
         return
+
+    def low_rank(self) -> None:
+        """k-centre is no sum of vectors."""
+        return

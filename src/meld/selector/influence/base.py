@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.errors import DataError
 from meld.selector.base import FloatArray, IntArray
+from meld.selector.costs import Meter
 
 
 class Influence(Protocol):
@@ -28,6 +29,8 @@ class Influence(Protocol):
         validation: Sequence[Encoded],
         initial: IntArray,
         embeddings: NDArray[np.float32],
+        dev: Sequence[Encoded] = (),
+        meter: Meter | None = None,
     ) -> FloatArray:
         """I(z) of every pool item: negative lowers the validation loss.
 
@@ -37,6 +40,8 @@ class Influence(Protocol):
             validation: The task's few-shot set.
             initial: S'_init, positions in the pool in the order of picking.
             embeddings: Shape (n, d).
+            dev: Labelled items outside ``validation``, which choose the damping where it is ``auto``.
+            meter: Notes what each step takes.
 
         Returns:
             Shape (n,).
@@ -68,3 +73,18 @@ def complexity(influence: FloatArray) -> FloatArray:
     last = np.cumsum(counts)
     mean_rank = last - (counts - 1) / 2.0
     return np.asarray(mean_rank[inverse] / len(influence), dtype=np.float64)
+
+
+def check_scores(scores: FloatArray, what: str) -> FloatArray:
+    """Return scores that are all numbers; nothing is silently scored 0.
+
+    Raises:
+        DataError: Naming the first item whose score is not finite.
+    """
+    bad = np.flatnonzero(~np.isfinite(scores).all(axis=tuple(range(1, scores.ndim))))
+    if len(bad):
+        raise DataError(
+            f"The {what} of {len(bad)} of {len(scores)} items is not a number; the first is item {bad[0]}.",
+            fix="load the proxy in float32 or bfloat16, or warm it up with a lower learning rate",
+        )
+    return scores

@@ -135,37 +135,38 @@ def per_sample_gradients(
 
 
 def gradient_products(
-    lm: LanguageModel,
-    items: Sequence[Encoded],
-    direction: Mapping[str, Tensor],
-    max_tokens: int,
-    max_rows: int,
-    what: str,
-) -> Iterator[tuple[list[int], Tensor]]:
-    """<direction, gradient of the item's own loss> for every item, without forming any gradient.
+    lm: LanguageModel, items: Sequence[Encoded], directions: Sequence[Mapping[str, Tensor]], what: str
+) -> Tensor:
+    """<direction, gradient of the item's own loss> for every item of one batch and every direction.
 
-    Per matrix the product is sum_t delta_t . (V x_t): exact, and nothing per sample is stored.
+    Per matrix and one direction V the product is sum_t delta_t . (V x_t): exact, without forming any gradient. For
+    several directions each item's gradient of one matrix at a time is formed once and multiplied with all of them.
 
     Args:
         lm: The proxy with its adapter.
-        items: ``options[0]`` is the label.
-        direction: Parameter name to V of shape (out, in).
-        max_tokens: Tokens of one batch, padding included.
-        max_rows: Items of one batch.
+        items: One batch; ``options[0]`` is the label.
+        directions: For each, parameter name to V of shape (out, in).
         what: What the items are, for messages.
 
-    Yields:
-        Indices of the batch's items, and a tensor of shape (batch,).
+    Returns:
+        Shape (batch, directions).
 
     Raises:
         DataError: If an item does not fit the window.
         UserError: If the proxy has no plain LoRA matrices.
     """
-    for batch, calls in _traced_batches(lm, items, max_tokens, max_rows, what):
-        total = torch.zeros(len(batch), device=lm.device)
+    total = torch.zeros((len(items), len(directions)), device=lm.device)
+    for batch, calls in _traced_batches(lm, items, 1 << 62, len(items), what):
+        rows = torch.tensor(batch, device=lm.device)
         for call in calls:
-            total += ((call.x @ direction[call.name].T) * call.delta).sum(dim=(1, 2))
-        yield batch, total
+            if len(directions) == 1:
+                products = ((call.x @ directions[0][call.name].T) * call.delta).sum(dim=(1, 2))[:, None]
+            else:
+                gradient = torch.einsum("bto,bti->boi", call.delta, call.x).flatten(1)
+                stacked = torch.stack([direction[call.name].flatten() for direction in directions])
+                products = gradient @ stacked.T
+            total[rows] += products
+    return total
 
 
 def _traced_batches(

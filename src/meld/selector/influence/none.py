@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.selector.base import FloatArray, IntArray
+from meld.selector.costs import Meter
 
 
 class NoInfluence:
@@ -24,7 +25,9 @@ class NoInfluence:
         validation: Sequence[Encoded],
         initial: IntArray,
         embeddings: NDArray[np.float32],
+        dev: Sequence[Encoded] = (),
+        meter: Meter | None = None,
     ) -> FloatArray:
         """Zeros, shape (n,)."""
-        del lm, validation, initial, embeddings
+        del lm, validation, initial, embeddings, dev, meter
         return np.zeros(len(pool))

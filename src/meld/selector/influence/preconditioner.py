@@ -2,50 +2,53 @@
 
 Each takes the validation gradient and the per-sample gradients of the warm-up set in chunks, so that those can be
 streamed; only ``woodbury`` has to hold them all. H is the empirical Fisher matrix of the block, or a factor of it.
+Several dampings are served by one reading of the gradients.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
 
 from meld.errors import ConfigError, DataError
 
+Target = Mapping[str, Tensor]
+"""Block name to grad L(X), shape (out, in)."""
+Chunks = Iterable[Mapping[str, Tensor]]
+"""Block name to per-sample gradients, shape (batch, out, in); read once."""
+Damping = float | Mapping[str, float]
+"""lambda > 0 in the unit of squared gradients, for all blocks or by block name."""
+Estimates = Callable[[Target, Chunks, Sequence[Damping]], list[dict[str, Tensor]]]
+"""For each damping: block name to v, shape (out, in). Raises DataError if there are no warm-up gradients."""
+Preconditioner = Callable[[Target, Chunks, Damping], dict[str, Tensor]]
+"""The same for one damping."""
+
 _SCHULZ_STEPS = 30
 
 
-class Preconditioner(Protocol):
-    """An estimator of the inverse-Hessian-vector product."""
-
-    def __call__(
-        self, target: Mapping[str, Tensor], chunks: Iterable[Mapping[str, Tensor]], damping: float
-    ) -> dict[str, Tensor]:
-        """Estimate v.
-
-        Args:
-            target: Block name to grad L(X), shape (out, in).
-            chunks: Block name to per-sample gradients, shape (batch, out, in); read once.
-            damping: lambda > 0, in the unit of squared gradients.
-
-        Returns:
-            Block name to v, shape (out, in).
-
-        Raises:
-            DataError: If there are no warm-up gradients.
-        """
-        ...
-
-
 def preconditioner(name: str) -> Preconditioner:
-    """An estimator by name.
+    """An estimator by name, for one damping.
 
     Raises:
         ConfigError: If there is none of that name.
     """
-    known: dict[str, Preconditioner] = {
+    estimates = preconditioners(name)
+
+    def estimate(target: Target, chunks: Chunks, damping: Damping) -> dict[str, Tensor]:
+        return estimates(target, chunks, [damping])[0]
+
+    return estimate
+
+
+def preconditioners(name: str) -> Estimates:
+    """An estimator by name, for several dampings at once.
+
+    Raises:
+        ConfigError: If there is none of that name.
+    """
+    known: dict[str, Estimates] = {
         "one_sided": one_sided,
         "woodbury": woodbury,
         "datainf": datainf,
@@ -61,39 +64,39 @@ def preconditioner(name: str) -> Preconditioner:
     return known[name]
 
 
-def identity(target: Mapping[str, Tensor], chunks: Iterable[Mapping[str, Tensor]], damping: float) -> dict[str, Tensor]:
+def identity(target: Target, chunks: Chunks, dampings: Sequence[Damping]) -> list[dict[str, Tensor]]:
     """v = grad L(X): H + damping I taken as the identity, so that influence is a plain gradient product (TracIn)."""
-    del chunks, damping
-    return {name: gradient.clone() for name, gradient in target.items()}
+    del chunks
+    return [{name: gradient.clone() for name, gradient in target.items()} for _ in dampings]
 
 
-def one_sided(
-    target: Mapping[str, Tensor], chunks: Iterable[Mapping[str, Tensor]], damping: float
-) -> dict[str, Tensor]:
+def one_sided(target: Target, chunks: Chunks, dampings: Sequence[Damping]) -> list[dict[str, Tensor]]:
     """v = grad L(X) (mean g^T g + damping I)^-1 with the smaller side of g inside, solved directly."""
-    factors = _mean_factors(target, chunks)
-    result = {}
-    for name, gradient in target.items():
-        wide = gradient.shape[0] < gradient.shape[1]
-        rows = gradient.T if wide else gradient
-        solved = torch.linalg.solve(_damped(factors[name], damping), rows.double().T).T.to(gradient.dtype)
-        result[name] = solved.T.contiguous() if wide else solved.contiguous()
-    return result
+    return _one_sided(target, chunks, dampings, lambda matrix, rows: torch.linalg.solve(matrix, rows.T).T)
 
 
-def hyperinf(target: Mapping[str, Tensor], chunks: Iterable[Mapping[str, Tensor]], damping: float) -> dict[str, Tensor]:
+def hyperinf(target: Target, chunks: Chunks, dampings: Sequence[Damping]) -> list[dict[str, Tensor]]:
     """As :func:`one_sided`, inverted by Schulz's iteration Y <- Y (2I - A Y) (HyperINF: Zhou, Fan and Jaggi, 2024).
 
     It starts at A^T / (|A|_1 |A|_inf), from where it always converges, quadratically in the end; 30 steps at most.
     """
+    return _one_sided(target, chunks, dampings, lambda matrix, rows: rows @ schulz_inverse(matrix))
+
+
+def _one_sided(
+    target: Target, chunks: Chunks, dampings: Sequence[Damping], solve: Callable[[Tensor, Tensor], Tensor]
+) -> list[dict[str, Tensor]]:
     factors = _mean_factors(target, chunks)
-    result = {}
-    for name, gradient in target.items():
-        wide = gradient.shape[0] < gradient.shape[1]
-        rows = gradient.T if wide else gradient
-        product = (rows.double() @ schulz_inverse(_damped(factors[name], damping))).to(gradient.dtype)
-        result[name] = product.T.contiguous() if wide else product.contiguous()
-    return result
+    results = []
+    for damping in dampings:
+        result = {}
+        for name, gradient in target.items():
+            wide = gradient.shape[0] < gradient.shape[1]
+            rows = (gradient.T if wide else gradient).double()
+            solved = solve(_damped(factors[name], _of(damping, name)), rows).to(gradient.dtype)
+            result[name] = (solved.T if wide else solved).contiguous()
+        results.append(result)
+    return results
 
 
 def schulz_inverse(matrix: Tensor, steps: int = _SCHULZ_STEPS) -> Tensor:
@@ -113,24 +116,28 @@ def schulz_inverse(matrix: Tensor, steps: int = _SCHULZ_STEPS) -> Tensor:
     return inverse
 
 
-def datainf(target: Mapping[str, Tensor], chunks: Iterable[Mapping[str, Tensor]], damping: float) -> dict[str, Tensor]:
+def datainf(target: Target, chunks: Chunks, dampings: Sequence[Damping]) -> list[dict[str, Tensor]]:
     """v = 1/(n damping) sum_i (t - <g_i, t> / (damping + |g_i|^2) g_i), the mean of the inverses of rank-one Fishers.
 
     DataInf (Kwon et al., 2024), Eq. 5: it swaps the inverse and the mean.
     """
-    total = {name: torch.zeros_like(gradient, dtype=torch.float64) for name, gradient in target.items()}
+    totals = [{name: torch.zeros_like(g, dtype=torch.float64) for name, g in target.items()} for _ in dampings]
     count = 0
     for chunk in chunks:
         count += len(next(iter(chunk.values())))
         for name, gradient in target.items():
             samples = chunk[name].double().flatten(1)  # (batch, out * in)
-            weight = samples @ gradient.double().flatten() / (damping + samples.square().sum(dim=1))
-            total[name] += (weight @ samples).view_as(gradient)
+            inner, squares = samples @ gradient.double().flatten(), samples.square().sum(dim=1)
+            for damping, total in zip(dampings, totals, strict=True):
+                total[name] += ((inner / (_of(damping, name) + squares)) @ samples).view_as(gradient)
     _check_count(count)
-    return {name: ((t.double() - total[name] / count) / damping).to(t.dtype) for name, t in target.items()}
+    return [
+        {name: ((t.double() - total[name] / count) / _of(damping, name)).to(t.dtype) for name, t in target.items()}
+        for damping, total in zip(dampings, totals, strict=True)
+    ]
 
 
-def woodbury(target: Mapping[str, Tensor], chunks: Iterable[Mapping[str, Tensor]], damping: float) -> dict[str, Tensor]:
+def woodbury(target: Target, chunks: Chunks, dampings: Sequence[Damping]) -> list[dict[str, Tensor]]:
     """v = (mean_i g_i g_i^T + damping I)^-1 t exactly, over the flattened block, by the Woodbury identity.
 
     With G of shape (n, out * in): v = (t - G^T (n damping I + G G^T)^-1 G t) / damping. Memory: all n gradients.
@@ -139,19 +146,30 @@ def woodbury(target: Mapping[str, Tensor], chunks: Iterable[Mapping[str, Tensor]
     for chunk in chunks:
         for name, parts in stored.items():
             parts.append(chunk[name].flatten(1))
-    result = {}
+    results: list[dict[str, Tensor]] = [{} for _ in dampings]
     for name, gradient in target.items():
         _check_count(len(stored[name]))
         samples = torch.cat(stored.pop(name)).double()
         flat = gradient.double().flatten()
-        gram = samples @ samples.T
-        gram.diagonal().add_(len(samples) * damping)
-        correction = samples.T @ torch.linalg.solve(gram, samples @ flat)
-        result[name] = ((flat - correction) / damping).view_as(gradient).to(gradient.dtype)
-    return result
+        gram, inner = samples @ samples.T, samples @ flat
+        for damping, result in zip(dampings, results, strict=True):
+            weight = _of(damping, name)
+            correction = samples.T @ torch.linalg.solve(_damped(gram, len(samples) * weight), inner)
+            result[name] = ((flat - correction) / weight).view_as(gradient).to(gradient.dtype)
+    return results
 
 
-def _mean_factors(target: Mapping[str, Tensor], chunks: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def stored_bytes(name: str, target: Target, n_warmup: int) -> int:
+    """Bytes of gradients and factors that an estimator holds at the same time, v included."""
+    size = sum(gradient.numel() for gradient in target.values())
+    if name == "woodbury":
+        return 4 * size * (n_warmup + 1)
+    if name in {"one_sided", "hyperinf"}:
+        return 4 * size + 8 * sum(min(gradient.shape) ** 2 for gradient in target.values())
+    return 4 * size + (8 * size if name == "datainf" else 0)
+
+
+def _mean_factors(target: Target, chunks: Chunks) -> dict[str, Tensor]:
     """Per block the mean of g^T g (or g g^T, whichever is smaller), in double precision."""
     total = {
         name: torch.zeros((min(gradient.shape),) * 2, dtype=torch.float64, device=gradient.device)
@@ -167,6 +185,10 @@ def _mean_factors(target: Mapping[str, Tensor], chunks: Iterable[Mapping[str, Te
             total[name] += (stacked.T @ stacked).double()
     _check_count(count)
     return {name: factor / count for name, factor in total.items()}
+
+
+def _of(damping: Damping, name: str) -> float:
+    return damping if isinstance(damping, (int, float)) else damping[name]
 
 
 def _damped(factor: Tensor, damping: float) -> Tensor:

@@ -1,7 +1,6 @@
-"""Exact greedy that recomputes all gains at once after every pick: the default.
+"""Exact greedy that recomputes all gains at once after every pick.
 
-It assumes nothing about the objective. With ``shifted_cosine`` all gains move at every pick, and one matrix-vector
-product gives them all; lazy evaluation in blocks picks the same and overtakes it at several thousand items.
+It assumes nothing about the objective; lazy evaluation picks the same in less time where it applies.
 """
 
 from __future__ import annotations

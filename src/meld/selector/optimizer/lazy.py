@@ -1,4 +1,8 @@
-"""Lazy greedy (Minoux, 1978): old gains are upper bounds, so that only the most promising items are evaluated again."""
+"""Lazy greedy: bounds decide which few items have to be evaluated again after a pick. The default.
+
+Objectives that are sums of vectors (graph cut with a linear kernel) have bounds of their own, see
+:mod:`meld.selector.optimizer.low_rank`. For all others old gains are the bounds (Minoux, 1978).
+"""
 
 from __future__ import annotations
 
@@ -8,13 +12,14 @@ from meld.errors import ConfigError
 from meld.selector.base import IntArray
 from meld.selector.objective import Objective
 from meld.selector.optimizer.base import begin, picks, tie_floor
+from meld.selector.optimizer.low_rank import low_rank_greedy
 
 
 class Lazy:
-    """Exact where gains cannot grow; refuses to run elsewhere.
+    """The picks of greedy, in a fraction of its evaluations. Refuses objectives for which it has no bounds.
 
-    Stale items are evaluated in blocks that double while a pick is undecided: the same picks as one by one, in fewer
-    calls.
+    Where there are no sums of vectors, stale items are evaluated in blocks that double while a pick is undecided: the
+    same picks as one by one, in fewer calls.
     """
 
     def maximize(self, objective: Objective, n_select: int, seed: int) -> IntArray:
@@ -22,10 +27,15 @@ class Lazy:
 
         Raises:
             DataError: If the budget does not fit the pool.
-            ConfigError: If the objective's gains can grow (raw cosine).
+            ConfigError: If the objective is no sum of vectors and its gains can grow.
         """
         del seed
         begin(objective, n_select)
+        form = objective.low_rank()
+        if form is not None:
+            for item in low_rank_greedy(form, n_select):
+                objective.add(item)
+            return picks(objective)
         if not objective.diminishing:
             raise ConfigError(
                 "Lazy greedy is exact only where gains cannot grow, and this objective's can.",

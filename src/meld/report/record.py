@@ -1,0 +1,93 @@
+"""What a sweep compares: written beside its jobs when it starts, read by its report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from meld.report.results import read_json, write_json
+
+SWEEP = "sweep.json"
+JOB = "job.json"
+SEEDS = ("seed", "data_seed")
+"""Swept keys that repeat a row instead of making one."""
+
+
+@dataclass(frozen=True)
+class SweepRecord:
+    """What a sweep runs.
+
+    Attributes:
+        command: What the user typed.
+        experiment: The preset's name; None for a sweep of the command line's own.
+        grid: Swept key to its values, the slowest first; the jobs are their product.
+        paper: The preset's ``paper`` node; empty for none.
+    """
+
+    command: str
+    experiment: str | None
+    grid: Mapping[str, tuple[str, ...]]
+    paper: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def jobs(self) -> int:
+        """How many jobs it has."""
+        return prod(len(values) for values in self.grid.values())
+
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The keys whose values tell rows apart: those the preset names first, then others but seeds."""
+        swept = [key for key in self.grid if key not in SEEDS]
+        named = [key for key in self.paper.get("rows") or () if key in self.grid]
+        return (*named, *(key for key in swept if key not in named))
+
+    @property
+    def seeds(self) -> tuple[str, ...]:
+        """The keys whose values repeat a row."""
+        return tuple(key for key in self.grid if key in SEEDS)
+
+
+def write_record(folder: Path, record: SweepRecord) -> Path:
+    """Write ``sweep.json`` of a sweep directory."""
+    content = {
+        "command": record.command,
+        "experiment": record.experiment,
+        # Pairs, because their order is that of the jobs and a JSON object is written in order of its keys.
+        "grid": [[key, list(values)] for key, values in record.grid.items()],
+        "paper": dict(record.paper),
+    }
+    return write_json(folder / SWEEP, content)
+
+
+def read_record(folder: Path) -> SweepRecord | None:
+    """Read ``sweep.json`` of a sweep directory; None where there is none.
+
+    Raises:
+        DataError: If it is no JSON.
+    """
+    if not (folder / SWEEP).is_file():
+        return None
+    content = read_json(folder / SWEEP)
+    grid = {str(key): tuple(str(value) for value in values) for key, values in content.get("grid") or ()}
+    experiment = content.get("experiment")
+    return SweepRecord(
+        str(content.get("command") or ""),
+        None if experiment is None else str(experiment),
+        grid,
+        dict(content.get("paper") or {}),
+    )
+
+
+def write_job(folder: Path, swept: Mapping[str, str]) -> Path:
+    """Write ``job.json`` of a job's directory: the values of what is swept."""
+    return write_json(folder / JOB, {"swept": dict(swept)})
+
+
+def read_job(folder: Path) -> dict[str, str]:
+    """Read ``job.json`` of a job's directory; empty where there is none."""
+    if not (folder / JOB).is_file():
+        return {}
+    return {str(key): str(value) for key, value in (read_json(folder / JOB).get("swept") or {}).items()}

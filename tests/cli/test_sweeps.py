@@ -1,0 +1,120 @@
+"""From a command to its jobs: grids of presets and of the command line, directories, records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from meld.cli.sweeps import arrange, swept_values
+from meld.errors import ConfigError
+from meld.report.record import SweepRecord, read_job, read_record, write_job, write_record
+
+ROWS = ("full", "wo_moe", "wo_rag", "wo_metapath")
+
+
+def _arranged(*words: str) -> tuple[tuple[str, ...], SweepRecord, Path]:
+    found = arrange(words, "meld " + " ".join(words))
+    assert found.multirun
+    assert found.record is not None
+    assert found.folder is not None
+    return found.words, found.record, found.folder
+
+
+def test_a_single_run_is_named_by_its_overrides() -> None:
+    found = arrange(["k=2", "dry_run=true", "force=infer"], "meld k=2")
+    assert not found.multirun
+    assert found.dry
+    assert found.record is None
+    assert found.words[:3] == ("k=2", "dry_run=true", "force=infer")
+    assert found.words[3].startswith("hydra.run.dir='${paths.runs}/k=2-")
+    assert arrange(["k=2"], "").words[-1] == found.words[-1]
+
+
+def test_a_preset_is_a_sweep_without_a_flag() -> None:
+    words, record, folder = _arranged("experiment=tab7_ablation")
+    assert words[:3] == ("--multirun", "experiment=tab7_ablation", "variant=" + ",".join(ROWS))
+    assert record.experiment == "tab7_ablation"
+    assert record.grid == {"variant": ROWS}
+    assert record.rows == ("variant",)
+    assert record.jobs == 4
+    assert record.paper["reference"] == "full"
+    assert folder.name.startswith("experiment=tab7_ablation,variant=full,wo_moe,wo_rag,wo_metapath-")
+    assert "hydra.sweep.subdir='${hydra.job.override_dirname}'" in words
+
+
+def test_a_sweep_preset_repeats_an_experiment_and_its_seeds_vary_slowest() -> None:
+    _, record, folder = _arranged("experiment=tab7_ablation", "sweep=seeds")
+    assert list(record.grid.items()) == [("seed", ("0", "1", "2")), ("variant", ROWS)]
+    assert (record.rows, record.seeds, record.jobs) == (("variant",), ("seed",), 12)
+    # The launcher and what is computed of it are no part of the name; the scale is.
+    assert _arranged("experiment=tab7_ablation", "sweep=[seeds,joblib]")[2] == folder
+    assert _arranged("experiment=tab7_ablation", "sweep=seeds", "until=init")[2] == folder
+    assert _arranged("experiment=tab7_ablation", "sweep=seeds", "scale=paper")[2] != folder
+
+
+def test_the_command_line_replaces_a_presets_values() -> None:
+    words, record, _ = _arranged("experiment=tab7_ablation", "variant=full,wo_rag", "seed=5")
+    assert record.grid == {"variant": ("full", "wo_rag")}
+    assert sum(word.startswith("variant=") for word in words) == 1
+    words, record, _ = _arranged("experiment=tab7_ablation", "variant=wo_rag")
+    assert record.grid == {}
+    assert "hydra.sweep.subdir=run" in words
+
+
+def test_a_plain_multirun_is_recorded_too() -> None:
+    words, record, folder = _arranged("-m", "k=1,2", "seed=range(0,3)", "method=meld_ds")
+    assert record.grid == {"k": ("1", "2"), "seed": ("0", "1", "2")}
+    assert record.experiment is None
+    assert record.rows == ("k",)
+    assert folder.name.startswith("k=1,2,seed=range_0,3_,method=meld_ds-")
+    assert "--multirun" not in words
+    assert arrange(["k=1,2"], "").multirun is False  # Hydra says what to do about it
+
+
+def test_a_dry_run_stays_in_this_process() -> None:
+    assert "hydra/launcher=basic" in _arranged("experiment=tab7_ablation", "sweep=joblib", "dry_run=true")[0]
+    assert "hydra/launcher=basic" not in _arranged("experiment=tab7_ablation", "sweep=joblib")[0]
+
+
+def test_several_presets_at_once_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sweep=\[seeds,joblib\]"):
+        arrange(["experiment=tab7_ablation", "sweep=seeds,joblib"], "")
+    with pytest.raises(ConfigError, match="experiment=tab7_ablation"):
+        arrange(["experiment=tab7_ablatoin"], "")
+
+
+def test_what_is_swept_comes_first_in_a_name() -> None:
+    tail = ("backbone.max_prompt_tokens=128", "annotator.max_pseudo=11", "datasets.hospital.max_test=30")
+    assert _arranged("experiment=fig8_num_experts", *tail)[2].name.startswith(
+        "experiment=fig8_num_experts,k=1,2,3,4,5,6,annotator"
+    )
+
+
+def test_what_scales_cannot_share_is_chosen_by_the_scale() -> None:
+    small, large = (
+        _arranged("experiment=tab6_transfer", f"scale={scale}")[1].grid["transfer.targets"]
+        for scale in ("cpu", "paper")
+    )
+    assert "[t2dv2.cta]" in small
+    assert "[semtab19.cta]" in large
+    assert len(small) == len(large) == 6
+
+
+def test_swept_values_of_a_job() -> None:
+    job = ["experiment=tab7_ablation", "seed=1", "selector.terms=[diversity, quality]", "+new=3"]
+    assert swept_values(job, ["seed", "selector.terms", "new", "absent"]) == {
+        "seed": "1",
+        "selector.terms": "[diversity,quality]",
+        "new": "3",
+    }
+
+
+def test_records_are_read_back(tmp_path: Path) -> None:
+    record = SweepRecord("meld -m", "tab7", {"seed": ("0", "1"), "k": ("2",)}, {"rows": ["k"], "title": "T"})
+    write_record(tmp_path, record)
+    assert read_record(tmp_path) == record
+    assert read_record(tmp_path / "absent") is None
+    write_job(tmp_path, {"k": "2"})
+    assert read_job(tmp_path) == {"k": "2"}
+    assert read_job(tmp_path / "absent") == {}

@@ -1,0 +1,227 @@
+"""The paper's table of a sweep, from made-up run directories: seeds, published numbers, pairs, what is missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from meld.report.figures import draw
+from meld.report.paper import Column, PaperTable, paper_table
+from meld.report.paper_text import frame, latex, markdown, rich_table
+from meld.report.record import SweepRecord, write_job, write_record
+from meld.report.results import Cost, rows_of, write_costs, write_json, write_results
+from meld.report.status import has_failed
+from meld.report.sweep import build
+from meld.types import Score
+
+EM = Column("abt_buy", "em", "f1")
+N = 40
+PAPER = {
+    "title": "Table VII",
+    "table": "tab7_ablation",
+    "rows": ["variant"],
+    "reference": "full",
+    "labels": {"full": "MELD", "wo_moe": "w/o MoE", "mixtral": "with Mixtral"},
+}
+
+
+def _truth(place: int) -> str:
+    return "match" if place % 4 == 0 else "mismatch"
+
+
+def _f1(wrong: int) -> float:
+    """F1 of a system that misses the first matches: so many of the ten there are."""
+    return 2 * (10 - wrong) / (2 * (10 - wrong) + wrong)
+
+
+def _job(folder: Path, swept: dict[str, str], wrong: int, *, seconds: float = 10.0, predicted: bool = True) -> None:
+    """One finished job whose system misses so many matches."""
+    score = Score("f1", _f1(wrong), N, max(0.0, _f1(wrong) - 0.1), min(1.0, _f1(wrong) + 0.1), main=True)
+    rows = rows_of("abt_buy", "em", "meld", [score], "0" * 16)
+    rows += rows_of("abt_buy", "em", "majority", [Score("f1", 0.2, N, 0.1, 0.3, main=True)], "0" * 16)
+    config: dict[str, Any] = {"method": "meld", "suite": "x", "backbone": "minilm", "synthetic": [], **swept}
+    write_results(folder, config, "0" * 16, rows)
+    write_job(folder, swept)
+    stages = [
+        Cost("features", "abt_buy.em", "a", 2.0, 500, True),
+        Cost("refine", "abt_buy.em", "b", seconds, 2000, False),
+    ]
+    write_costs(folder, [*stages, Cost("infer", "abt_buy.em", "c", 4.0, 900, False)], 1.0)
+    weights = {"mean_weights": [0.75, 0.25], "entropy": 0.5, "path": []}
+    write_json(folder / "routing.json", {"experts": ["abt_buy.em", "b.di"], "units": {"abt_buy.em": weights}})
+    if not predicted:
+        return
+    (folder / "predictions").mkdir()
+    missed = [place for place in range(N) if _truth(place) == "match"][:wrong]
+    pd.DataFrame(
+        {
+            "query_id": [f"abt_buy.em/test/{i}" for i in range(N)],
+            "output": ["mismatch" if i in missed else _truth(i) for i in range(N)],
+            "score": [1.0] * N,
+            "status": ["ok"] * N,
+            "experts": [["abt_buy.em"]] * N,
+            "weights": [[1.0]] * N,
+            "options": [["match", "mismatch"]] * N,
+            "raw": [""] * N,
+            "gold": [[_truth(i)] for i in range(N)],
+            "correct": [i not in missed for i in range(N)],
+            "query": ["q"] * N,
+        }
+    ).to_parquet(folder / "predictions" / "abt_buy.em.parquet")
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> Path:
+    """Two of three rows have run, one of them with two of three seeds."""
+    grid = {"seed": ("0", "1", "2"), "variant": ("full", "wo_moe", "wo_rag")}
+    write_record(tmp_path, SweepRecord("meld experiment=tab7_ablation sweep=seeds", "tab7_ablation", grid, PAPER))
+    for seed, wrong in enumerate((1, 2, 3)):
+        _job(tmp_path / f"seed={seed},variant=full", {"seed": str(seed), "variant": "full"}, wrong)
+    for seed, wrong in enumerate((5, 6)):
+        swept = {"seed": str(seed), "variant": "wo_moe"}
+        _job(tmp_path / f"seed={seed},variant=wo_moe", swept, wrong, seconds=30.0)
+    return tmp_path
+
+
+def _table(folder: Path) -> PaperTable:
+    found = paper_table(folder)
+    assert found is not None
+    return found
+
+
+def test_means_and_intervals_over_seeds(sweep: Path) -> None:
+    cell = _table(sweep).cells["full", EM]
+    values = [100 * _f1(wrong) for wrong in (1, 2, 3)]
+    assert cell.values == pytest.approx(values, abs=1e-3)
+    centre = sum(values) / 3
+    deviation = (sum((value - centre) ** 2 for value in values) / 2) ** 0.5
+    assert cell.half == pytest.approx(4.303 * deviation / 3**0.5, rel=1e-3)
+    assert (cell.n, cell.delta) == (N, None)
+    assert [number.value for number in cell.published] == [91.12]  # both versions print it: once
+
+
+def test_differences_are_over_the_seeds_that_both_rows_have(sweep: Path) -> None:
+    delta = _table(sweep).cells["wo_moe", EM].delta
+    assert delta is not None
+    assert delta.seeds == 2
+    assert delta.value == pytest.approx((_f1(5) - _f1(1) + _f1(6) - _f1(2)) / 2)
+    assert delta.low < delta.value < delta.high < 0
+    assert delta.clear
+
+
+def test_what_is_missing_stays_missing(sweep: Path) -> None:
+    table = _table(sweep)
+    assert table.measured == ("full", "wo_moe")
+    assert table.missing == ("wo_rag",)
+    assert table.cells["wo_rag", EM].values == ()
+    assert table.cells["mixtral", EM].value is None
+    assert table.cells["mixtral", EM].published[0].value == 85.26
+    other = Column("walmart_amazon", "em", "f1")
+    assert all(not table.cells[row, other].values for row in ("full", "wo_moe", "wo_rag", "mixtral"))
+    assert any("wo_rag" in note for note in table.notes)
+    assert any("full 3, wo_moe 2" in note for note in table.notes)
+    line = next(line for line in markdown(table).splitlines() if "abt_buy" in line and "wo_rag" in line)
+    assert "| – | 85.75 |" in line
+
+
+def test_costs_bill_selection_and_training_whoever_computed_them(sweep: Path) -> None:
+    costs = _table(sweep).costs
+    assert costs["full", "select_s"] == 2
+    assert (costs["full", "total_s"], costs["wo_moe", "total_s"]) == (12, 32)
+    assert costs["full", "peak_memory_gb"] == 2
+    assert costs["full", "queries_per_s"] == N / 4
+    assert ("full", "gradient_gb") not in costs
+
+
+def test_one_seed_keeps_the_interval_of_its_queries_and_no_pair_is_made_without_predictions(tmp_path: Path) -> None:
+    write_record(tmp_path, SweepRecord("meld", None, {"variant": ("full", "wo_moe")}, PAPER))
+    _job(tmp_path / "a", {"variant": "full"}, 1)
+    _job(tmp_path / "b", {"variant": "wo_moe"}, 4, predicted=False)
+    table = _table(tmp_path)
+    cell = table.cells["full", EM]
+    assert (cell.low, cell.high) == pytest.approx((100 * (_f1(1) - 0.1), 100 * min(1.0, _f1(1) + 0.1)), abs=1e-3)
+    assert table.cells["wo_moe", EM].delta is None
+    assert paper_table(tmp_path / "a") is None
+
+
+def test_a_unit_is_scored_by_the_job_that_withheld_it(tmp_path: Path) -> None:
+    paper = {"rows": ["transfer"], "each": "transfer.targets", "reference": "cross_dataset"}
+    grid = {"transfer": ("cross_dataset",), "transfer.targets": ("[abt_buy.em]", "[walmart.di]")}
+    write_record(tmp_path, SweepRecord("meld", None, grid, paper))
+    for name, targets, wrong in (("a", "[abt_buy.em]", 3), ("b", "[walmart.di]", 0)):
+        _job(tmp_path / name, {"transfer": "cross_dataset", "transfer.targets": targets}, wrong)
+    table = _table(tmp_path)
+    assert list(table.rows) == ["cross_dataset"]
+    assert table.cells["cross_dataset", EM].values == pytest.approx((100 * _f1(3),), abs=1e-3)
+
+
+def test_every_form_carries_the_numbers(sweep: Path) -> None:
+    table = _table(sweep)
+    console = Console(width=200, record=True, file=open("/dev/null", "w", encoding="utf-8"))  # noqa: SIM115
+    console.print(rich_table(table))
+    shown = console.export_text()
+    value = f"{sum(100 * _f1(wrong) for wrong in (1, 2, 3)) / 3:.1f}"
+    for text in (shown, markdown(table), latex(table)):
+        assert value in text
+        assert "91.12" in text
+        assert "MELD" in text
+    assert "not run" not in shown
+    assert latex(table).count("&") == (len(table.columns) + 1) * (len(table.rows) + 1)
+    assert r"abt\_buy" in latex(table)
+    records = frame(table)
+    line = records[(records["dataset"] == "abt_buy") & (records["row"] == "full")].iloc[0]
+    assert (line["seeds"], line["n"], line["journal"]) == (3, N, 91.12)
+    missing = records[(records["dataset"] == "abt_buy") & (records["row"] == "wo_rag")].iloc[0]
+    assert pd.isna(missing["value"])
+    assert missing["journal"] == 85.75
+
+
+def test_the_report_of_a_sweep_is_its_table(sweep: Path) -> None:
+    page = build(sweep).read_text(encoding="utf-8")
+    for part in ("Table VII", "<svg", "not run", "published 91.12", "with Mixtral", "majority", "3 × 40"):
+        assert part in page
+    assert "<script" not in page
+    assert {"paper.md", "paper.tex", "paper.csv", "figure.png", "figure.svg"} <= {file.name for file in sweep.iterdir()}
+    assert build(sweep).read_text(encoding="utf-8") == page
+
+
+@pytest.mark.parametrize("kind", ["bars", "line", "heatmap", "cost", "throughput"])
+def test_figures_draw_what_there_is(tmp_path: Path, kind: str) -> None:
+    grid = {"selector": ("random", "none"), "c": ("0.1", "0.3")}
+    paper = {"rows": ["selector", "c"], "reference": "random,0.1", "labels": {"none": "all"}, "figure": kind}
+    write_record(tmp_path, SweepRecord("meld", None, grid, paper))
+    for number, (selector, share) in enumerate((("random", "0.1"), ("random", "0.3"), ("none", "0.1"))):
+        _job(tmp_path / str(number), {"selector": selector, "c": share}, number)
+    table = _table(tmp_path)
+    assert table.rows["none,0.3"] == "all, c=0.3"
+    figure = draw(table)
+    assert figure is not None
+    axis = figure.axes[0]
+    if kind == "line":
+        drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axis.get_lines()}
+        assert [x for x, _ in drawn["random"]] == [0.1, 0.3]
+        assert [y for _, y in drawn["random"]] == pytest.approx([100 * _f1(0), 100 * _f1(1)], abs=1e-3)
+        assert len(drawn["none" if "none" in drawn else "all"]) == 1  # the missing point is not drawn
+    if kind == "heatmap":
+        assert axis.get_images()[0].get_array().tolist() == [[0.75, 0.25]]
+    if kind in {"cost", "throughput"}:
+        rows = ["selector=random, c=0.1", "selector=random, c=0.3", "all, c=0.1"]
+        assert [tick.get_text() for tick in axis.get_yticklabels()] == rows
+
+
+def test_nothing_finished_draws_nothing(tmp_path: Path) -> None:
+    write_record(tmp_path, SweepRecord("meld", None, {"k": ("1", "2")}, {}))
+    table = _table(tmp_path)
+    assert (table.rows, table.missing) == ({"1": "k=1", "2": "k=2"}, ("1", "2"))
+    assert draw(table) is None
+
+
+def test_failed_and_killed_jobs_are_seen_whoever_ran_them(tmp_path: Path) -> None:
+    write_json(tmp_path / "a" / "status.json", {"state": "done"})
+    assert not has_failed(tmp_path)
+    write_json(tmp_path / "b" / "status.json", {"state": "failed", "error": "x"})
+    assert has_failed(tmp_path)
