@@ -71,6 +71,18 @@ def test_a_run_its_repetition_and_a_sweep_over_k(meld: Run, tiny: tuple[str, ...
     for row in results["rows"]:
         assert 0 <= row["ci_low"] <= row["value"] <= row["ci_high"] <= 1
         assert row["n"] > 0
+    annotation = json.loads((run / "annotation.json").read_text())["units"]
+    assert {unit for unit, report in annotation.items() if report["quality"]} >= {"quickstart_products.em"}
+    assert "Annotated training data" in (run / "report.html").read_text()
+    for unit in ("quickstart_products.em", "quickstart_people.di", "quickstart_hospitals.dc"):
+        # What decides about an expert is nothing that it was trained on.
+        ids = {
+            name: set(pq.read_table(run / "artifacts" / f"metapath.{unit}" / f"{name}.parquet")["id"].to_pylist())
+            for name in ("samples", "dev")
+        }
+        held = set(json.loads((run / "artifacts" / f"init.{unit}" / "held_out.json").read_text()))
+        assert held <= ids["dev"]
+        assert not ids["dev"] & ids["samples"]
     table = pq.read_table(run / "predictions" / "quickstart_people.di.parquet")
     assert {"query_id", "output", "gold", "score", "experts", "weights", "status"} <= set(table.column_names)
     some = table.column("query_id")[0].as_py()

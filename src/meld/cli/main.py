@@ -109,7 +109,7 @@ def _run_hydra(words: list[str]) -> int:
             return 1
         raise friendlier from None
     if plan.folder is None:
-        return 0
+        return 1 if outcome.failed else 0
     if plan.dry:
         from meld.pipeline.sweep_plan import show_sweep_plan
 

@@ -6,8 +6,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-
 _LONGEST = 80
 
 
@@ -58,13 +56,3 @@ def directory_name(overrides: Sequence[str], ignored: Sequence[str] = (), first:
 
 def _key(override: str) -> str:
     return override.lstrip("+~").partition("=")[0]
-
-
-def constant_keys(overrides: Sequence[str]) -> list[str]:
-    """Keys of overrides that are the same in every job of a multirun.
-
-    Raises:
-        OverrideParseException: For an override that Hydra cannot read.
-    """
-    parsed = OverridesParser.create().parse_overrides(overrides=list(overrides))
-    return [o.get_key_element().lstrip("+~") for o in parsed if not o.is_sweep_override()]

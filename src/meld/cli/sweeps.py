@@ -78,7 +78,8 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
     else:
         extra.append(f"hydra.sweep.dir='{folder}'")
     if "hydra.sweep.subdir" not in given:
-        constant = ",".join(f"'{_key(o)}'" for o in every if not o.is_sweep_override())
+        # Hydra knows a group apart from the package it lands in: dataset@datasets.x is excluded as dataset.
+        constant = ",".join(f"'{o.key_or_group}'" for o in every if not o.is_sweep_override())
         extra.append("hydra.sweep.subdir=" + ("'${hydra.job.override_dirname}'" if grid else "run"))
         extra.append(f"hydra.job.config.override_dirname.exclude_keys=[{constant}]")
     experiment = next((str(o.value()) for o in parsed if _key(o) == "experiment"), None)

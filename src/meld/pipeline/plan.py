@@ -253,7 +253,7 @@ class _Planner:
 
     def index(self, unit: str) -> None:
         def run(context: Context, shop: Workshop) -> None:
-            encode.run_index(context, self.c.encoder)
+            encode.run_index(context, shop.table_embedder(context.inputs["encode"]))
 
         inputs = {"serialize": self.get("serialize", unit), "encode": self.get("encode")}
         self.add("index", unit, encode.INDEX_VERSION, inputs, {"max_length": self.c.encoder.max_length}, run, seed=0)
@@ -525,6 +525,8 @@ class _Planner:
         config = {"weights": self.weights["encoder"], "max_length": self.c.encoder.max_length}
         simple = self.add("baseline", unit, evaluate.BASELINE_VERSION, data, config, baselines, seed=0)
         inputs = {**data, "gold": self.get("gold", unit), "infer": self.get("infer", unit), "baseline": simple}
+        if f"annotate:{unit}" in self.nodes:
+            inputs["annotate"] = self.get("annotate", unit)
         # The bootstrap's seed does not depend on the run's, so that intervals of several seeds are comparable.
         self.add("evaluate", unit, evaluate.VERSION, inputs, {}, run, seed=derive("bootstrap", unit))
 

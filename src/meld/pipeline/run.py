@@ -31,6 +31,7 @@ from meld.pipeline.node import Node, Plan, artifact
 from meld.pipeline.plan import make_plan
 from meld.pipeline.routing import write_routing
 from meld.pipeline.selection import selection_summary
+from meld.report.annotation import ANNOTATION
 from meld.report.console import reasons
 from meld.report.html import write_report
 from meld.report.paths import search_costs, write_paths
@@ -357,6 +358,9 @@ def _write_run(
     config = {**identity(tree, choices), "synthetic": list(plan.synthetic)}
     write_results(folder, config, hash_, rows, plan.failures)
     write_routing(plan, made, folder, sink)
+    reports = {u: made[f"evaluate:{u}"] / "annotation.json" for u in plan.scored}
+    annotated = {u: read_json(path) for u, path in reports.items() if path.is_file()}
+    write_json(folder / ANNOTATION, {"annotator": config.get("annotator", ""), "units": annotated})
     selection = selection_summary(plan.scored, made, costs, folder)
     if selection:
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from meld.config.validate import STAGES
 from meld.pipeline.dry_run import guess_seconds, past_seconds
@@ -42,11 +43,13 @@ class JobPlan:
         name: The job's directory.
         values: What is swept in it.
         pieces: Its artifacts, in the order of the chain.
+        left_out: Units that cannot be read, and why.
     """
 
     name: str
     values: Mapping[str, str]
     pieces: tuple[Piece, ...]
+    left_out: tuple[str, ...] = ()
 
 
 def plan_of(tree: Mapping[str, Any], store: Store, name: str, values: Mapping[str, str]) -> JobPlan:
@@ -63,10 +66,12 @@ def plan_of(tree: Mapping[str, Any], store: Store, name: str, values: Mapping[st
     """
     past = past_seconds(store)
     pieces = []
-    for node in make_plan(tree, store).wanted(tree["until"]):
+    plan = make_plan(tree, store)
+    for node in plan.wanted(tree["until"]):
         done = store.has(node.stage, node.key)
         pieces.append(Piece(node.stage, node.key, done, None if done else guess_seconds(node, past)))
-    return JobPlan(name, dict(values), tuple(pieces))
+    left_out = tuple(f"{failure.unit}: {failure.what}" for failure in plan.failures)
+    return JobPlan(name, dict(values), tuple(pieces), left_out)
 
 
 def show_sweep_plan(plans: Sequence[JobPlan], console: Console | None = None) -> None:
@@ -97,8 +102,10 @@ def show_sweep_plan(plans: Sequence[JobPlan], console: Console | None = None) ->
     for plan in plans:
         mine = [p for p in plan.pieces if not p.done and (p.stage, p.key) not in seen]
         seen |= {(p.stage, p.key) for p in plan.pieces}
-        jobs.add_row(plan.name, str(len(plan.pieces)), str(len(mine)), _seconds(mine))
+        jobs.add_row(Text(plan.name), str(len(plan.pieces)), str(len(mine)), _seconds(mine))
     console.print(jobs)
+    for line in dict.fromkeys(line for plan in plans for line in plan.left_out):
+        console.print(Text(f"left out: {line}", style="bold red"), soft_wrap=True)
     new = [piece for piece in pieces.values() if not piece.done]
     alone = sum(not piece.done for plan in plans for piece in plan.pieces)
     known = [piece.seconds for piece in new if piece.seconds is not None]

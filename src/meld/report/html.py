@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 
+from meld.report.annotation import ANNOTATION, annotation_lines
 from meld.report.console import duration, reasons
 from meld.report.explain import as_line, explained
 from meld.report.paths import path_lines
@@ -188,6 +189,7 @@ def render_run(run: Path) -> str:
             explained=explained(run),
             paths=path_lines(run, {s["unit"]: float(s["seconds"]) for s in costs.searches} if costs else {}),
             selections=unit_selections(run),
+            annotation=annotation_lines(_optional(run / ANNOTATION)),
             surroundings=_optional(run / ENVIRONMENT),
             status=_optional(run / STATUS),
             config_text=config_file.read_text(encoding="utf-8", errors="replace") if config_file.is_file() else "",

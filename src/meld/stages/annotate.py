@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from meld.annotator.base import Annotator, Surroundings
+from meld.annotator.base import Annotator, Surroundings, nothing_added
 from meld.dataset.io import load_unit, save_samples
 from meld.encoder.vectors import Embedder, Vectors
 from meld.retriever.base import Retriever
@@ -15,7 +15,7 @@ from meld.stages.unit import Unit, save_demonstrations
 from meld.task.base import Task
 from meld.types import Query, Sample
 
-VERSION = 2
+VERSION = 3
 
 
 def donors(unit: str, units: tuple[str, ...]) -> tuple[str, ...]:
@@ -67,6 +67,9 @@ def run(
     )
     annotated = annotator.annotate(data, around, list(donated.values()), derive(context.seed, "annotate"))
     samples = annotated.samples
+    message = nothing_added(data, annotated)
+    if message and unit.task.solver == "llm":
+        context.progress.say(message)
     save_samples(samples, context.out / "samples.parquet")
     texts = {t for s in samples for t in unit.task.encoder_texts(s.query, unit.serializer.text)}
     missing = sorted(text for text in texts if text not in unit.vectors)

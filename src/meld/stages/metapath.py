@@ -17,12 +17,13 @@ from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import save_samples
 from meld.engine.base import MixtureModel, ask
 from meld.engine.stacked import StackedEngine
+from meld.expert.decide import without
 from meld.metapath.base import Found, MetaPathPolicy, Path, StepRules
 from meld.metapath.edits import Edit, Step, Walk, walk
 from meld.progress import Progress
 from meld.stages.answering import answer, own_gates
 from meld.stages.base import Context, read_json, write_json
-from meld.stages.init import with_path
+from meld.stages.init import checked, held_out_ids, with_path
 from meld.stages.paths import AskUnit, build_steps, step_counts
 from meld.stages.unit import Questions, Unit
 from meld.types import Prediction, Query, Sample
@@ -65,7 +66,8 @@ def run(
     try:
         ask_unit = expert_asker(questions, model, backbone, context.progress)
         steps = build_steps(step_names, unit, {n: questions[n].unit for n in step_names}, ask_unit, rules)
-        dev = list(unit.data.dev)
+        held = held_out_ids(context.inputs[f"init:{name}"])
+        dev, own = checked(unit, held), without(unit.samples, held)
         useful = [n for n, step in steps.items() if any(step.applies(s.query) for s in (*dev, *unit.samples))]
         gates = own_gates(model.experts, name, len(dev))
 
@@ -76,11 +78,11 @@ def run(
         found = policy.search(name, useful, evaluate, context.seed)
         searched = time.monotonic()
         searching = sum(step_counts(step)["asked"] for step in steps.values())
-        walked = walk(found.path, steps, [s.query for s in unit.samples], rules.chase)
+        walked = walk(found.path, steps, [s.query for s in own], rules.chase)
         save_samples(with_path(dev, found.path, steps, rules.chase), context.out / "dev.parquet")
     finally:
         model.close()
-    samples = [replace(s, query=query) for s, query in zip(unit.samples, walked.queries, strict=True)]
+    samples = [replace(s, query=query) for s, query in zip(own, walked.queries, strict=True)]
     save_samples(samples, context.out / "samples.parquet")
     asked = {"dev": len(dev) * len(found.tried), "steps": searching}
     told = _told(found, walked, {n: step_counts(steps[n]) for n in found.path}, rules)
