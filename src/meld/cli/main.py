@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from meld.errors import UserError
 
-_VERBS = ("data", "report", "status")
+_VERBS = ("data", "report", "status", "explain")
 
 _HELP = """\
 meld key=value ...        run the pipeline; see the README for recipes
@@ -24,6 +24,7 @@ meld data describe NAME   what is in a dataset: columns, counts, tokens, a query
 meld data check [NAME]    load what is there; label balance, leakage, what is missing and where to get it
 meld report DIR           write the report of a run or sweep directory again and print its results
 meld status DIR           what the jobs of a run or sweep are doing, and how to go on
+meld explain RUN QUERY_ID why a prediction is what it is; a part of the id will do; --json for programs
 meld --version
 """
 
@@ -51,6 +52,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             from meld.cli.data import run_data
 
             return run_data(words[1:])
+        if words and words[0] == "explain":
+            from meld.cli.explain import run_explain
+
+            return run_explain(words[1:])
         if words and words[0] in _VERBS:
             from meld.cli.verbs import run_verb
 

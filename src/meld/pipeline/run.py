@@ -34,6 +34,7 @@ from meld.pipeline.selection import selection_summary
 from meld.report.annotation import ANNOTATION
 from meld.report.console import reasons
 from meld.report.html import write_report
+from meld.report.paths import search_costs, write_paths
 from meld.report.results import Cost, Failure, Row, rows_of, write_costs, write_environment, write_json, write_results
 from meld.stages.base import Context, read_json
 from meld.store.store import Draft, Store
@@ -83,6 +84,7 @@ def identity(tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, A
     flat |= {name: choices[name] for name in groups if name in choices}
     flat |= {"proxy": choices.get("backbone@proxy", "")}
     flat |= {name: tree[name] for name in numbers}
+    flat |= {"path_steps": " ".join(tree["path_steps"]), "path_align": tree["path_align"]}
     return flat
 
 
@@ -337,7 +339,8 @@ def _write_run(
     hash_ = config_hash(tree)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(shown), sort_keys=False, allow_unicode=True))
     _link(folder / "artifacts", made)
-    write_costs(folder, costs, sum(cost.seconds for cost in costs if not cost.reused))
+    write_costs(folder, costs, sum(cost.seconds for cost in costs if not cost.reused), search_costs(made))
+    write_paths(folder, made)
     write_environment(folder)
     if not any(node.stage == "evaluate" for node in nodes):
         return

@@ -11,8 +11,8 @@ from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.expert.decide import held_out, without
 from meld.expert.lora import LoraExpert
-from meld.metapath.policies import MetaPathPolicy
-from meld.metapath.steps import Step, apply_path
+from meld.metapath.base import MetaPathPolicy
+from meld.metapath.edits import Step, apply_path
 from meld.seeds import generator
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.paths import build_steps
@@ -107,17 +107,17 @@ def first_samples(
         seed: Seeds both.
     """
     unit = questions.unit
-    steps = build_steps(step_names, unit, others, ask=None)
-    seeds = policy.seeds(unit.task.name, list(steps))
+    steps = build_steps(step_names, unit, others, None, policy.rules)
+    seeds = policy.seeds.paths(unit.name, list(steps))
     held = held_out(unit.samples, len(unit.data.dev), expert.min_dev, seed)
     samples = limited(without(unit.samples, held), expert.max_samples, seed)
     dev = checked(unit, held)
     if seeds:
         rng = generator(seed, "views")
         plain = rng.random(len(samples)) < expert.view_dropout
-        shown = with_path(samples, seeds[0], steps)
+        shown = with_path(samples, seeds[0], steps, policy.rules.chase)
         samples = [s if bare else seen for s, seen, bare in zip(samples, shown, plain, strict=True)]
-        dev = with_path(dev, seeds[0], steps)
+        dev = with_path(dev, seeds[0], steps, policy.rules.chase)
     return samples, dev, held
 
 
@@ -143,7 +143,9 @@ def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sam
     return [*labelled, *(rest[i] for i in picked)]
 
 
-def with_path(samples: Sequence[Sample], path: Sequence[str], steps: Mapping[str, Step]) -> list[Sample]:
+def with_path(
+    samples: Sequence[Sample], path: Sequence[str], steps: Mapping[str, Step], chase: str = "sequential"
+) -> list[Sample]:
     """Samples with a path applied to their queries."""
-    changed = apply_path(path, steps, [s.query for s in samples])
+    changed = apply_path(path, steps, [s.query for s in samples], chase)
     return [Sample(q, s.label, s.provenance, s.confidence) for q, s in zip(changed, samples, strict=True)]

@@ -15,7 +15,7 @@ from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_samples
 from meld.expert.lora import LoraExpert
-from meld.metapath.policies import MetaPathPolicy
+from meld.metapath.base import MetaPathPolicy
 from meld.refine.base import Material, Refiner
 from meld.seeds import derive
 from meld.stages.base import Context, write_json
