@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from meld.errors import UserError
 
-_VERBS = ("data", "report", "status")
+_VERBS = ("data", "report", "status", "store", "rerun", "diff")
 
 _HELP = """\
 meld key=value ...        run the pipeline; see the README for recipes
@@ -24,6 +24,11 @@ meld data describe NAME   what is in a dataset: columns, counts, tokens, a query
 meld data check [NAME]    load what is there; label balance, leakage, what is missing and where to get it
 meld report DIR           write the report of a run or sweep directory again and print its results
 meld status DIR           what the jobs of a run or sweep are doing, and how to go on
+meld store ls             what the store holds: size, time, memory, which runs use it
+meld store why RUN|KEY    why something was computed again: what differs from the nearest artifact
+meld store gc [--yes]     what no run needs; remove it
+meld rerun RUN [k=v ...]  run a run again from its record, as it was or with changes
+meld diff A B             how two runs differ in configuration, data, code and results
 meld --version
 """
 
@@ -51,6 +56,18 @@ def main(argv: Sequence[str] | None = None) -> int:
             from meld.cli.data import run_data
 
             return run_data(words[1:])
+        if words and words[0] == "store":
+            from meld.cli.store import run_store
+
+            return run_store(words[1:])
+        if words and words[0] == "rerun":
+            from meld.cli.rerun import run_rerun
+
+            return run_rerun(words[1:])
+        if words and words[0] == "diff":
+            from meld.cli.diff import run_diff
+
+            return run_diff(words[1:])
         if words and words[0] in _VERBS:
             from meld.cli.verbs import run_verb
 

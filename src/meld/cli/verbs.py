@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from meld.report.console import results_table
 from meld.report.paper import paper_table
 from meld.report.paper_text import rich_table
 from meld.report.results import find_runs, read_results
-from meld.report.status import status_table
+from meld.report.status import status_json, status_table
 from meld.report.sweep import build
 
 
@@ -29,12 +30,17 @@ def run_verb(verb: str, words: Sequence[str]) -> int:
     Raises:
         UserError: For wrong arguments or a directory that holds nothing of the kind.
     """
+    as_json = verb == "status" and "--json" in words
+    words = [word for word in words if not (as_json and word == "--json")]
     if len(words) != 1:
         raise UserError(f"meld {verb} takes one directory.", fix=f"meld {verb} outputs/runs/NAME")
     directory = Path(words[0])
     if not directory.is_dir():
         raise UserError(f"There is no directory {directory}.", fix="give a run or sweep directory below outputs/")
     if verb == "status":
+        if as_json:
+            print(json.dumps(status_json(directory), indent=1))
+            return 0
         Console().print(status_table(directory))
         return 0
     show_report(directory)
