@@ -18,11 +18,11 @@ from meld.cli.words import Words
 from meld.config.compose import compose_config
 from meld.config.presets import register_presets
 from meld.config.schema import register_schema
-from meld.config.tree import HIDDEN, plain, redact
+from meld.config.tree import HIDDEN, config_hash, plain, redact
 from meld.config.validate import validate
 from meld.errors import UserError
 from meld.report.record import CONFIG, Origin, read_config, read_origin
-from meld.report.results import RESULTS
+from meld.report.results import RESULTS, read_json
 from meld.store.why import differing, flat
 
 _STEERING = ("force", "dry_run")
@@ -39,7 +39,7 @@ def run_rerun(words: Sequence[str]) -> int:
         words: What follows the verb.
 
     Returns:
-        Exit code: 0 done, 1 if units failed or a rerun without overrides gave another results.json.
+        Exit code: 0 done, 1 if units failed, or if results.json is another although nothing that matters was changed.
 
     Raises:
         UserError: If the directory holds no record, or the record does not compose any more.
@@ -77,7 +77,7 @@ def run_rerun(words: Sequence[str]) -> int:
     said = Origin(command, (*origin.overrides, *overrides), choices, origin.config_dir)
     console.print(Text(f"rerun of {run} into {folder}"), soft_wrap=True)
     failures = carry_out(tree, shown, said, folder)
-    same = True if overrides or tree["dry_run"] else _compare(run, folder, console)
+    same = tree["dry_run"] or _compare(run, folder, config_hash(tree), console)
     return 1 if failures or not same else 0
 
 
@@ -168,10 +168,10 @@ def _leaves(node: object, above: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[A
         yield above, node
 
 
-def _compare(run: Path, again: Path, console: Console) -> bool:
-    """Say whether a rerun gave the same results."""
+def _compare(run: Path, again: Path, hash_: str, console: Console) -> bool:
+    """Say whether a rerun gave the same results, if it should: no change but in where and how it executes."""
     files = [run / RESULTS, again / RESULTS]
-    if not all(file.is_file() for file in files):
+    if not all(file.is_file() for file in files) or read_json(files[0]).get("config_hash") != hash_:
         return True
     if files[0].read_bytes() == files[1].read_bytes():
         console.print("results.json is the same, byte for byte", style="green")
