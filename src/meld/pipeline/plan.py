@@ -102,7 +102,10 @@ class _Planner:
     ) -> Node:
         seed = derive(self.seed, stage, unit) if seed is None else seed
         key = digest(stage, version, dict(config), {name: node.key for name, node in inputs.items()}, seed)
-        node = Node(stage, unit, key, dict(inputs), dict(config), seed, run, trains)
+        # Content has a digest for a configuration; the options it was read with explain it.
+        name = unit.rpartition(".")[0]
+        origin = {"datasets": {name: component_spec(self.tree["datasets"][name])}} if "content" in config else {}
+        node = Node(stage, unit, key, dict(inputs), dict(config), seed, run, trains, version, origin)
         self.nodes[node.id] = node
         return node
 

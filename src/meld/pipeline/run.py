@@ -38,6 +38,7 @@ from meld.report.paths import search_costs, write_paths
 from meld.report.results import Cost, Failure, Row, rows_of, write_costs, write_environment, write_json, write_results
 from meld.stages.base import Context, read_json
 from meld.store.store import Draft, Store
+from meld.store.uses import link_artifacts, note_run
 from meld.types import Score
 
 
@@ -163,6 +164,7 @@ def execute(
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     record = RunRecord(folder, command)
     record.update()
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(shown), sort_keys=False, allow_unicode=True))
     try:
         store = Store(Path(tree["paths"]["store"]))
         plan = make_plan(tree, store)
@@ -179,7 +181,7 @@ def execute(
         sink = logger.open(folder, shown, folder.name, group)
         try:
             plan, costs = _carry_out(plan, tree, store, record, console, sink)
-            _write_run(plan, tree, shown, choices, folder, store, costs, sink)
+            _write_run(plan, tree, choices, folder, store, costs, sink)
         finally:
             sink.finish()
     except KeyboardInterrupt:
@@ -221,10 +223,15 @@ def _carry_out(
         Exception: What a stage of the whole suite raised, or the last unit that was left.
     """
     made: dict[tuple[str, str], Cost] = {}
+    note_run(store, record.folder)
+    claimed: dict[str, Path] = {}
     with Display(console, len(plan.wanted(tree["until"]))) as display:
         while True:
             nodes = plan.wanted(tree["until"])
             display.expect(len(nodes))
+            # A claim on everything before anything is looked up: `meld store gc` leaves it alone from here on.
+            claimed |= {node.id.replace(":", "."): artifact(store, node) for node in nodes}
+            link_artifacts(record.folder, claimed)
             following = None
             for number, node in enumerate(nodes):
                 if (node.stage, node.key) in made:
@@ -277,6 +284,8 @@ def _make(plan: Plan, node: Node, tree: Mapping[str, Any], store: Store, display
         "config": dict(node.config),
         "inputs": {n: f"{i.stage}/{i.key}" for n, i in node.inputs.items()},
         "seeds": {"run": int(tree["seed"]), "data": int(tree["data_seed"]), "stage": node.seed},
+        "code": {"version": node.version},
+        "origin": dict(node.origin),
     }
     outcome = store.compute(node.stage, node.key, fields, work, force=node.chain_stage in forced, on_wait=waiting)
     manifest = store.manifest(node.stage, node.key)
@@ -326,7 +335,6 @@ def _in_own_process(node: Node, plan: Plan, tree: Mapping[str, Any], draft: Draf
 def _write_run(
     plan: Plan,
     tree: Mapping[str, Any],
-    shown: Mapping[str, Any],
     choices: Mapping[str, str],
     folder: Path,
     store: Store,
@@ -337,11 +345,10 @@ def _write_run(
     nodes = plan.wanted(tree["until"])
     made = {node.id: artifact(store, node) for node in nodes}
     hash_ = config_hash(tree)
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(shown), sort_keys=False, allow_unicode=True))
-    _link(folder / "artifacts", made)
+    link_artifacts(folder, {id_.replace(":", "."): path for id_, path in made.items()})
     write_costs(folder, costs, sum(cost.seconds for cost in costs if not cost.reused), search_costs(made))
     write_paths(folder, made)
-    write_environment(folder)
+    write_environment(folder, {"seed": int(tree["seed"]), "data_seed": int(tree["data_seed"])})
     if not any(node.stage == "evaluate" for node in nodes):
         return
     rows: list[Row] = []
@@ -366,17 +373,3 @@ def _write_run(
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
     write_report(folder)
     sink.summary({f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]})
-
-
-def _link(folder: Path, made: Mapping[str, Path]) -> None:
-    """Readable links from the run to the artifacts it used: ``artifacts/<stage>.<unit>``."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for id_, path in made.items():
-        link = folder / id_.replace(":", ".")
-        target = os.path.relpath(path, folder)
-        try:
-            link.symlink_to(target)
-        except OSError:
-            # File systems without symbolic links get a file that names the place.
-            link.with_suffix(".path.txt").write_text(target + "\n")

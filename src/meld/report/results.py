@@ -9,11 +9,11 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meld.errors import DataError, UserError
+from meld.store.machine import code_version, dependencies, hardware
 from meld.types import Score
 
 if TYPE_CHECKING:
@@ -274,13 +274,23 @@ def read_costs(run: Path) -> Costs | None:
         raise _foreign(run / COSTS) from error
 
 
-def write_environment(run: Path) -> Path:
-    """Record what the run ran on (versions, machine kind) for the report's header; no part of a result's identity."""
-    installed = {str(found.name).lower(): found.version for found in metadata.distributions() if found.name}
-    versions = {"python": platform.python_version()}
-    versions.update({package: installed[package] for package in _PACKAGES if package in installed})
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
-    return write_json(run / ENVIRONMENT, {"versions": versions, "machine": machine})
+def write_environment(run: Path, seeds: Mapping[str, int] | None = None) -> Path:
+    """Record what the run ran on: code, dependency versions, hardware and seeds; no part of a result's identity.
+
+    Args:
+        run: The run directory.
+        seeds: The run's seeds by name.
+    """
+    every = dependencies()
+    content = {
+        "code": code_version(),
+        "versions": {name: every[name] for name in ("python", *_PACKAGES) if name in every},
+        "dependencies": every,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        "hardware": hardware(),
+        "seeds": dict(seeds or {}),
+    }
+    return write_json(run / ENVIRONMENT, content)
 
 
 def load_results(pattern: str | Path) -> pd.DataFrame:
