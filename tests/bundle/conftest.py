@@ -1,10 +1,11 @@
-"""A bundle of a tiny run, made once: its questions, and what the run's evaluation answered."""
+"""Bundles of tiny runs, each made once: their questions, and what the runs' evaluation answered."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,9 +19,21 @@ from meld.types import Prediction
 if TYPE_CHECKING:
     from meld.bundle.model import Model
 
-TINY = (
-    "suite=quickstart",
+SMALL = (
     "logger=none",
+    "backbone=minilm_2layer",
+    "backbone@proxy=minilm_2layer",
+    "encoder=none",
+    "sigma=1",
+    "expert.epochs=1",
+    "router.epochs=1",
+    "limits.alignments=10",
+    "limits.transformed=8",
+    "limits.samples=8",
+    "limits.warm_up=8",
+    "limits.router_queries=2",
+    "backbone.max_prompt_tokens=96",
+    "proxy.max_prompt_tokens=96",
     "datasets.quickstart_products.n_rows=24",
     "datasets.quickstart_products.n_train=40",
     "datasets.quickstart_products.n_test=12",
@@ -30,14 +43,27 @@ TINY = (
     "datasets.quickstart_people.n_few_shot=12",
     "datasets.quickstart_hospitals.n_rows=24",
     "datasets.quickstart_hospitals.n_few_shot=8",
-    "limits.alignments=10",
-    "limits.transformed=16",
-    "limits.samples=32",
-    "limits.warm_up=8",
-    "limits.router_queries=6",
-    "backbone.max_prompt_tokens=128",
-    "proxy.max_prompt_tokens=128",
 )
+FIVE = ("suite=quickstart", *SMALL)
+"""Matching, blocking, imputation, detection and cleaning."""
+
+TEN = (
+    "suite=quickstart10",
+    *SMALL,
+    "datasets.quickstart_schemas.n_train=24",
+    "datasets.quickstart_schemas.n_test=10",
+    "datasets.quickstart_schemas.n_few_shot=16",
+    "datasets.quickstart_atlas.n_tables=24",
+    "datasets.quickstart_atlas.n_cells=40",
+    "datasets.quickstart_listings.n_train=12",
+    "datasets.quickstart_listings.n_test=4",
+    "metapath=fixed",
+    "metapath.chase=frozen",
+    "path_steps=[blk,ed,el,di,ave,dc]",
+    "++metapath.seeds={quickstart_products.em:[quickstart_products.blk,quickstart_listings.ave],dc:[ed],cta:[el],"
+    "re:[el],quickstart_people.di:[quickstart_hospitals.dc]}",
+)
+"""All ten tasks, with paths whose steps ask other datasets' experts."""
 
 
 @dataclass(frozen=True)
@@ -47,18 +73,25 @@ class Made:
     run: Path
     bundle: Path
 
+    @property
+    def units(self) -> list[str]:
+        """Units that the run answered."""
+        return sorted(path.name.partition(".")[2] for path in (self.run / "artifacts").glob("infer.*"))
+
     def rows(self, unit: str) -> pd.DataFrame:
         """The unit's test questions as a user's rows, indexed by query id."""
         rows = []
         queries = load_unit(self.run / "artifacts" / f"data.{unit}").test
         for query in queries:
             pair = len(query.entities) == 2
-            row = {
+            row: dict[str, object] = {
                 (f"{side}_{name}" if pair else name): value
                 for side, entity in zip(("left", "right"), query.entities, strict=False)
                 for name, value in entity.items()
             }
-            rows.append({**row, **({"target": query.target} if query.target else {})})
+            row |= {"target": query.target} if query.target else {}
+            row |= {"options": list(query.options)} if query.options else {}
+            rows.append({"title": query.title, **row})
         return pd.DataFrame(rows, index=[query.id for query in queries], dtype=object)
 
     def evaluated(self, unit: str) -> dict[str, Prediction]:
@@ -66,38 +99,54 @@ class Made:
         found = load_predictions(self.run / "artifacts" / f"infer.{unit}" / "predictions.parquet")
         return {prediction.query_id: prediction for prediction in found}
 
-    def meld(self, *words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+    def meld(self, *words: str, folder: Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """The command as a user runs it."""
-        return _meld(*words, folder=folder)
+        return run_meld(*words, folder=folder, stdin=stdin)
 
 
-def _meld(*words: str, folder: Path) -> subprocess.CompletedProcess[bytes]:
+def run_meld(*words: str, folder: Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
     """The command as a user runs it."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_COLOR": "1", "COLUMNS": "160"}
-    return subprocess.run(
-        [sys.executable, "-m", "meld", *words], cwd=folder, env=environment, capture_output=True, check=False
-    )
+    command = [sys.executable, "-m", "meld", *words]
+    return subprocess.run(command, cwd=folder, env=environment, input=stdin, capture_output=True, check=False)
 
 
-@pytest.fixture(scope="session")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A tiny run over five tasks, exported. ``MELD_TINY_RUN`` names a run made before with the same overrides."""
+def _make(folder: Path, overrides: Sequence[str], before: str | None) -> Made:
+    """Run, unless a folder with the same run is there, and export."""
     from meld.bundle.export import export_run
 
-    before = os.environ.get("MELD_TINY_RUN")
-    folder = tmp_path_factory.mktemp("bundle")
     if before is not None:
         run = Path(before)
     else:
-        done = _meld(*TINY, folder=folder)
-        assert done.returncode == 0, done.stderr.decode()
+        done = run_meld(*overrides, folder=folder)
+        assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
         run = next((folder / "outputs" / "runs").iterdir())
     return Made(run, export_run(run, folder / "my_bundle"))
 
 
 @pytest.fixture(scope="session")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A tiny run over five tasks, exported. ``MELD_TINY_RUN`` names a run made before with the same overrides."""
+    return _make(tmp_path_factory.mktemp("five"), FIVE, os.environ.get("MELD_TINY_RUN"))
+
+
+@pytest.fixture(scope="session")
+def made_ten(tmp_path_factory: pytest.TempPathFactory) -> Made:
+    """A tiny run over ten tasks, exported. ``MELD_TEN_RUN`` names a run made before with the same overrides."""
+    return _make(tmp_path_factory.mktemp("ten"), TEN, os.environ.get("MELD_TEN_RUN"))
+
+
+@pytest.fixture(scope="session")
 def model(made: Made) -> Model:
-    """The bundle, opened."""
+    """The bundle of five tasks, opened."""
     from meld.bundle.model import load
 
     return load(made.bundle)
+
+
+@pytest.fixture(scope="session")
+def model_ten(made_ten: Made) -> Model:
+    """The bundle of ten tasks, opened."""
+    from meld.bundle.model import load
+
+    return load(made_ten.bundle)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from meld.bundle.components import KNOWN, describe, make
 from meld.bundle.manifest import MANIFEST, read_manifest, write_manifest
@@ -103,6 +105,14 @@ def test_a_component_is_an_option_and_plain_arguments() -> None:
 def test_a_bundle_cannot_name_a_class_of_its_own(spec: object) -> None:
     with pytest.raises(UserError):
         make("mixer", spec)
+
+
+@pytest.mark.parametrize("kind", KNOWN)
+def test_every_option_can_be_named_by_a_bundle(kind: str) -> None:
+    """A new option has to be entered in the table, and a removed one taken out."""
+    shipped = files("meld.conf") / kind
+    targets = {yaml.safe_load(file.read_text())["_target_"] for file in shipped.iterdir() if file.name != "__init__.py"}
+    assert set(KNOWN[kind].values()) == targets
 
 
 @pytest.mark.parametrize("kind", KNOWN)

@@ -73,8 +73,9 @@ def test_a_plain_multirun_is_recorded_too() -> None:
 
 
 def test_a_dry_run_stays_in_this_process() -> None:
-    assert "hydra/launcher=basic" in _arranged("experiment=tab7_ablation", "sweep=joblib", "dry_run=true")[0]
-    assert "hydra/launcher=basic" not in _arranged("experiment=tab7_ablation", "sweep=joblib")[0]
+    callback = "+hydra.callbacks.in_process._target_=meld.cli.in_process.InProcess"
+    assert callback in _arranged("experiment=tab7_ablation", "sweep=joblib", "dry_run=true")[0]
+    assert callback not in _arranged("experiment=tab7_ablation", "sweep=joblib")[0]
 
 
 def test_several_presets_at_once_are_refused() -> None:

@@ -66,7 +66,7 @@ def meld(tmp_path: Path) -> Run:
 def start_meld(tmp_path: Path) -> Start:
     """Start ``meld`` in a folder of the test's own and come back at once."""
 
-    def start(*arguments: str, folder: Path = tmp_path) -> subprocess.Popen[str]:
+    def start(*arguments: str, folder: Path = tmp_path, start_new_session: bool = False) -> subprocess.Popen[str]:
         return subprocess.Popen(
             _command(arguments),
             cwd=folder,
@@ -74,6 +74,7 @@ def start_meld(tmp_path: Path) -> Start:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=start_new_session,
         )
 
     return start

@@ -60,6 +60,9 @@ def test_a_run_its_repetition_and_a_sweep_over_k(meld: Run, tiny: tuple[str, ...
     run = run_folder(tmp_path)
     names = {path.name for path in run.iterdir()}
     assert {"results.json", "costs.json", "report.html", "config.yaml", "status.json", "predictions"} <= names
+    paths = json.loads((run / "paths.json").read_text())["units"]
+    assert {len(path["tried"]) for path in paths.values()} == {path["evaluations"] for path in paths.values()}
+    assert {s["unit"] for s in json.loads((run / "costs.json").read_text())["searches"]} == set(paths)
     results = json.loads((run / "results.json").read_text())
     assert "seconds" not in json.dumps(results)
     metrics = {(row["task"], row["metric"]) for row in results["rows"] if row["system"] == "meld_ds"}
@@ -68,8 +71,28 @@ def test_a_run_its_repetition_and_a_sweep_over_k(meld: Run, tiny: tuple[str, ...
     for row in results["rows"]:
         assert 0 <= row["ci_low"] <= row["value"] <= row["ci_high"] <= 1
         assert row["n"] > 0
+    annotation = json.loads((run / "annotation.json").read_text())["units"]
+    assert {unit for unit, report in annotation.items() if report["quality"]} >= {"quickstart_products.em"}
+    assert "Annotated training data" in (run / "report.html").read_text()
+    for unit in ("quickstart_products.em", "quickstart_people.di", "quickstart_hospitals.dc"):
+        # What decides about an expert is nothing that it was trained on.
+        ids = {
+            name: set(pq.read_table(run / "artifacts" / f"metapath.{unit}" / f"{name}.parquet")["id"].to_pylist())
+            for name in ("samples", "dev")
+        }
+        held = set(json.loads((run / "artifacts" / f"init.{unit}" / "held_out.json").read_text()))
+        assert held <= ids["dev"]
+        assert not ids["dev"] & ids["samples"]
     table = pq.read_table(run / "predictions" / "quickstart_people.di.parquet")
     assert {"query_id", "output", "gold", "score", "experts", "weights", "status"} <= set(table.column_names)
+    some = table.column("query_id")[0].as_py()
+    explained = meld("explain", str(run), some, "--json")
+    assert explained.returncode == 0, explained.stderr
+    told = json.loads(explained.stdout)
+    assert told["query_id"] == some
+    assert told["experts"]
+    assert told["prompt"]
+    assert sum(choice["probability"] for choice in told["choices"]) == pytest.approx(1, abs=1e-4)
     frame = meld_package.load_results(str(run))
     assert len(frame) == len(results["rows"])
     assert "report.html" in first.stdout

@@ -37,3 +37,13 @@ def test_an_experiment_is_a_sweep_that_ends_in_its_table(meld: Run, tiny: tuple[
     again = meld(*command)
     assert again.returncode == 0, again.stdout + again.stderr
     assert (sweep / "paper.csv").read_bytes() == before
+
+
+def test_a_dry_run_plans_in_this_process_whatever_the_launcher(
+    meld: Run, tiny: tuple[str, ...], tmp_path: Path
+) -> None:
+    """The plans are added up here: a launcher with processes of its own would keep them."""
+    planned = meld("-m", "sweep=joblib", "k=1,2", "dry_run=true", *tiny)
+    assert planned.returncode == 0, planned.stdout + planned.stderr
+    assert "2 jobs by stage" in planned.stdout
+    assert not list(tmp_path.glob("outputs/sweeps/*/k=*/results.json"))

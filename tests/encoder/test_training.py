@@ -78,3 +78,19 @@ def test_an_unknown_encoder_is_a_user_error() -> None:
     with pytest.raises(UserError, match="no-such") as caught:
         ContrastiveEncoder("nobody/no-such-encoder").open()
     assert "encoder.path" in str(caught.value)
+
+
+def test_in_batch_negatives_train_without_any_mined_one(tmp_path: Path) -> None:
+    """The four pairs have no text to mine among; the batch alone supplies what they must differ from."""
+    alignments = {"d.em": [Alignment(a, (b,), ("an unrelated text",), "B") for a, b in PAIRS]}
+    texts = [text for pair in PAIRS for text in pair]
+    leads = {}
+    for in_batch in (False, True):
+        encoder = ContrastiveEncoder(
+            "embedded:minilm", batch_size=4, epochs=6, lr=2e-4, device="cpu", in_batch_negatives=in_batch
+        )
+        out = tmp_path / str(in_batch)
+        counts = encoder.fit(alignments, {"d.em": {}}, out, tmp_path / f"w{in_batch}", LightningTrainer(), 0, Silent())
+        assert counts == {"d.em": 4}
+        leads[in_batch] = hits(Vectors.of(texts, encoder.open(out)))
+    assert leads[True] > leads[False] + 0.02

@@ -105,8 +105,8 @@ def test_fewer_experts_than_k_is_said(planned: tuple[dict[str, Any], Store, Plan
     _, _, whole = planned
     assert len(whole.experts) == 3
     plan = whole.without(Failure.of(PEOPLE, "refine", UserError("broken")))
-    assert any("k = 3, but only 2 experts are left" in note for note in plan.notes)
-    assert not any("experts are left" in note for note in whole.notes)
+    assert any("k = 3 is lowered to the 2 experts left" in note for note in plan.notes)
+    assert not any("experts left" in note for note in whole.notes)
 
 
 def test_cleaning_of_flagged_cells_fails_with_detection(planned: tuple[dict[str, Any], Store, Plan]) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from meld.config.compose import load_config, plain
+from meld.errors import UserError
 from meld.pipeline.node import Plan
 from meld.pipeline.plan import make_plan
 from meld.store.store import Store
@@ -45,6 +46,24 @@ def test_c_changes_the_pick_and_what_follows_only(base: tuple[Path, dict[str, st
 def test_methods_share_everything_up_to_the_meta_path(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
     differing = _changed(base[1], base[2])
     assert differing == {"features", "influence", "pick", "refine", "route", "infer", "evaluate"}
+
+
+def test_how_paths_are_searched_changes_no_expert_before_refinement(
+    base: tuple[Path, dict[str, str], dict[str, str]],
+) -> None:
+    after = {"metapath", "refine", "route", "infer", "evaluate"}
+    for change in ("metapath=beam", "metapath.chase=frozen"):
+        assert _changed(base[1], _keys(_plan(base[0], change))) == after, change
+
+
+def test_paths_given_for_a_unit_declare_their_steps(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
+    unit, step = "quickstart_products.em", "quickstart_hospitals.dc"
+    given = f"++metapath.seeds={{{unit}:[quickstart_products.blk,{step}]}}"
+    node = _plan(base[0], given).node(f"metapath:{unit}")
+    assert f"init:{step}" in node.inputs
+    assert f"init:{step}" not in _plan(base[0]).node(f"metapath:{unit}").inputs
+    with pytest.raises(UserError, match=r"did you mean quickstart_products\.em"):
+        _plan(base[0], "++metapath.seeds={quickstart_product.em:[quickstart_products.blk]}")
 
 
 def test_where_things_lie_and_who_logs_changes_nothing(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from meld.refine.base import Material, Measured, info_nce, relevant_not_redundant
+from meld.refine.base import Material, Measured, club, info_nce, relevant_not_redundant
 from meld.refine.iterative import IterativeRefinement
 from meld.refine.mixture import MixtureRefinement, text_of
 from meld.seeds import derive
@@ -48,6 +51,29 @@ def test_info_nce_cannot_exceed_log_n() -> None:
     vectors = np.eye(8, dtype=np.float32)
     assert info_nce(vectors, vectors, 0.01) <= math.log(8) + 1e-9
     assert info_nce(vectors, vectors, 0.01) > math.log(8) - 1e-6
+
+
+@given(st.integers(0, 2**31), st.integers(1, 7), st.sampled_from([0.05, 0.1, 1.0]))
+def test_information_bounds_against_plain_loops(seed: int, n: int, tau: float) -> None:
+    rng = np.random.default_rng(seed)
+    left, right = _unit(rng, n), _unit(rng, n)
+    score = [[float(np.dot(x, y)) / tau for y in right] for x in left]
+    nce = sum(score[i][i] - math.log(sum(math.exp(s) for s in score[i]) / n) for i in range(n)) / n
+    assert info_nce(left, right, tau) == pytest.approx(nce, rel=1e-4, abs=1e-5)
+    assert nce <= math.log(n) + 1e-9
+    mean_all = sum(sum(row) for row in score) / n**2
+    assert club(left, right, tau) == pytest.approx(
+        sum(score[i][i] for i in range(n)) / n - mean_all, rel=1e-4, abs=1e-5
+    )
+
+
+def test_bounds_on_vectors_that_have_nothing_or_everything_in_common() -> None:
+    same = np.tile(np.array([[1.0, 0.0]], dtype=np.float32), (6, 1))
+    assert info_nce(same, same, 0.1) == pytest.approx(0.0, abs=1e-6)  # a constant tells nothing
+    assert club(same, same, 0.1) == pytest.approx(0.0, abs=1e-6)
+    eye = np.eye(6, dtype=np.float32)
+    assert club(eye, eye, 0.1) == pytest.approx(10 * (1 - 1 / 6), rel=1e-6)
+    assert club(eye, eye, 0.1) > info_nce(eye, eye, 0.1) > 0
 
 
 def _material() -> Material:

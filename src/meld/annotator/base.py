@@ -70,3 +70,19 @@ def take(items: Sequence[Any], limit: int | None, rng: np.random.Generator) -> l
     if limit is None or len(items) <= limit:
         return list(items)
     return [items[i] for i in np.sort(rng.permutation(len(items))[:limit])]
+
+
+def nothing_added(data: UnitData, annotated: Annotated) -> str | None:
+    """What to tell users where annotation found nothing; None where it added samples or was not asked to.
+
+    Args:
+        data: The unit.
+        annotated: What the annotator made of it.
+    """
+    reason = annotated.report.get("pseudo", {}).get("reason")
+    if reason is None or len(annotated.samples) > len(data.train):
+        return None
+    return (
+        f"{data.unit}: annotation adds nothing ({reason}); its expert trains on the {len(data.train)} few-shot samples "
+        "alone"
+    )

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from meld.annotator.base import forbidden_ids, take
-from meld.annotator.threshold import confidence, fit_threshold
+from meld.annotator.threshold import confidence, describe, fit_threshold
 from meld.dataset.few_shot import pair_id
 from meld.retriever.partners import Link, Partners, pair_links
 from meld.task.em import MATCH, MISMATCH
@@ -46,9 +46,9 @@ def label_pairs(
     mutual = [(link.margin, s.label == MATCH) for link, s in known if _mutual(link)]
     margins, right = [m for m, _ in mutual], [ok for _, ok in mutual]
     threshold = fit_threshold(margins, right, precision)
-    report: dict[str, Any] = {"margin_threshold": threshold, "few_shot_mutual": len(mutual)}
+    report = describe(margins, right, threshold)
     if threshold is None:
-        return [], {**report, "reason": "no margin is precise enough on the few-shot labels"}
+        return [], report
     left = data.tables[partners.names[0]]
     barred = forbidden_ids(data) | {s.query.rows for s in data.train}
     matches: list[Sample] = []

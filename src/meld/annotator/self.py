@@ -53,4 +53,6 @@ class SelfAnnotator:
         order = {"labelled": 0, "pseudo": 1}
         samples = tuple(sorted(samples, key=lambda s: (order.get(s.provenance, 2), s.provenance, s.id)))
         counts = Counter(s.provenance for s in samples)
-        return Annotated(samples, {"counts": dict(sorted(counts.items())), "pseudo": dict(report)})
+        return Annotated(
+            samples, {"counts": dict(sorted(counts.items())), "pseudo": {"precision_wanted": self.precision, **report}}
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 
 def fit_threshold(margins: Sequence[float], right: Sequence[bool], precision: float) -> float | None:
@@ -37,3 +38,24 @@ def confidence(margin: float, margins: Sequence[float], right: Sequence[bool]) -
     """
     above = [ok for m, ok in zip(margins, right, strict=True) if m >= margin]
     return round((sum(above) + 1) / (len(above) + 2), 4)
+
+
+def describe(margins: Sequence[float], right: Sequence[bool], threshold: float | None) -> dict[str, Any]:
+    """What a threshold was fitted on and what it promises, for the report.
+
+    Args:
+        margins: Margins of the labelled examples.
+        right: Whether their pseudo-labels would be right.
+        threshold: The fitted threshold.
+
+    Returns:
+        ``threshold``, ``fitted_on`` (labelled examples with a pseudo-label), ``above`` (those that pass the threshold)
+        and their ``few_shot_precision``; where nothing passes, ``reason``.
+    """
+    above = [] if threshold is None else [ok for m, ok in zip(margins, right, strict=True) if m >= threshold]
+    found: dict[str, Any] = {"threshold": threshold, "fitted_on": len(margins), "above": len(above)}
+    if above:
+        return {**found, "few_shot_precision": round(sum(above) / len(above), 6)}
+    if not margins:
+        return {**found, "reason": "the evidence proposes no answer to any few-shot question"}
+    return {**found, "reason": "no margin is precise enough on the few-shot labels"}

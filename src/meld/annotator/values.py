@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from meld.annotator.base import Surroundings, take
-from meld.annotator.threshold import confidence, fit_threshold
+from meld.annotator.threshold import confidence, describe, fit_threshold
 from meld.retriever.candidates import Candidates, ValueCandidates
 from meld.retriever.cells import CellEvidence
 from meld.retriever.spans import SpanCandidates
@@ -24,7 +24,7 @@ def label_values(
     Args:
         data: A unit of imputation, column types, relations or attribute values.
         around: Vectors of few-shot and pool queries.
-        precision: Wanted precision, measured leave-one-out on the few-shot training samples.
+        precision: Wanted precision on the few-shot labels, training samples left out one by one.
         max_pseudo: Pseudo-labels at most.
         rng: Source of randomness.
 
@@ -36,15 +36,16 @@ def label_values(
     judge = _judge(data, around)
     margins: list[float] = []
     right: list[bool] = []
-    for sample in data.train:
+    # A training sample is judged without itself, and a dev sample by the training samples: both are out of fold.
+    for sample in (*data.train, *data.dev):
         label, margin = _clearest(judge(sample.query))
         if label is not None:
             margins.append(margin)
             right.append(normalise(label) == normalise(sample.label))
     threshold = fit_threshold(margins, right, precision)
-    report: dict[str, Any] = {"margin_threshold": threshold, "few_shot_votes": len(margins)}
+    report = describe(margins, right, threshold)
     if threshold is None:
-        return [], {**report, "reason": "no margin is precise enough on the few-shot labels"}
+        return [], report
     made = []
     for query in data.pool:
         label, margin = _clearest(judge(query))
@@ -93,9 +94,9 @@ def label_repairs(
             margins.append(weight)
             right.append(suggestion == sample.label)
     threshold = fit_threshold(margins, right, precision)
-    report: dict[str, Any] = {"weight_threshold": threshold, "few_shot_suggestions": len(margins)}
+    report = describe(margins, right, threshold)
     if threshold is None:
-        return [], {**report, "reason": "no weight is precise enough on the few-shot labels"}
+        return [], report
     repairs, kept = [], []
     for query in take(data.pool, 20 * max_pseudo, rng):
         suggestion, weight = _suggestion(query, cells)

@@ -7,6 +7,7 @@ scoring each (prompt, answer) pair alone, at the cost of reading the prompt once
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor
 
 from meld.types import Prompt
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,9 @@ class LanguageModel:
         self.start_ids: tuple[int, ...] = () if start is None else (int(start),)
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.end_id if pad is None else int(pad)
+        window = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        self.window: int | None = None if window is None else int(window)
+        self._cut_is_said = False
 
     @property
     def device(self) -> torch.device:
@@ -75,7 +81,7 @@ class LanguageModel:
         """Tokenise a prompt and its answers.
 
         Prompt and answers are tokenised apart, in training as in inference, so that both see the same tokens at the
-        seam.
+        seam. An answer that would leave the model's window is cut, which is logged once.
 
         Args:
             prompt: The rendered question.
@@ -84,11 +90,25 @@ class LanguageModel:
         answers = list(prompt.options or ()) if options is None else list(options)
         texts = [prompt.text, *(prompt.answer_text(answer) for answer in answers)]
         ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        asked = (*self.start_ids, *ids[0])
         return Encoded(
-            prompt=(*self.start_ids, *ids[0]),
-            options=tuple((*answer, self.end_id) for answer in ids[1:]),
+            prompt=asked,
+            options=tuple(self._within(len(asked), (*answer, self.end_id), prompt.query_id) for answer in ids[1:]),
             offsets=prompt.log_prior if options is None else (),
         )
+
+    def _within(self, n_prompt: int, answer: tuple[int, ...], query_id: str) -> tuple[int, ...]:
+        """An answer that fits into the model's window behind its prompt: a longer one is compared by its beginning."""
+        room = len(answer) if self.window is None else max(1, self.window - n_prompt)
+        if len(answer) > room and not self._cut_is_said:
+            self._cut_is_said = True
+            _LOG.warning(
+                "answers longer than the %s positions of %s are compared by their beginnings, the first for %s",
+                self.window,
+                self.name,
+                query_id,
+            )
+        return answer[:room]
 
     def option_log_probs(self, batch: Sequence[Encoded]) -> list[Tensor]:
         """Total log-probability of each complete answer, its end included (method section 2, Inference).

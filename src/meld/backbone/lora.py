@@ -203,11 +203,11 @@ def label_nll(lm: LanguageModel, batch: Sequence[Encoded]) -> Tensor:
 
 
 def adapter_state(lm: LanguageModel) -> dict[str, Tensor]:
-    """The adapter's weights under PEFT's file names, on the CPU."""
+    """A copy of the adapter's weights under PEFT's file names, on the CPU; further training does not change it."""
     from peft import get_peft_model_state_dict
 
     state: dict[str, Tensor] = get_peft_model_state_dict(lm.model)
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in sorted(state.items())}
+    return {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in sorted(state.items())}
 
 
 def set_adapter_state(lm: LanguageModel, state: dict[str, Tensor]) -> None:

@@ -17,7 +17,9 @@ KNOWN: Mapping[str, Mapping[str, str]] = {
     },
     "encoder": {"contrastive": "meld.encoder.contrastive.ContrastiveEncoder"},
     "retriever": {
+        "bm25": "meld.retriever.bm25.Bm25Retriever",
         "dense": "meld.retriever.dense.DenseRetriever",
+        "hybrid": "meld.retriever.hybrid.HybridRetriever",
         "none": "meld.retriever.none.NoRetriever",
         "random": "meld.retriever.random.RandomRetriever",
     },

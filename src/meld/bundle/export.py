@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,14 @@ import yaml
 
 from meld.bundle.components import PARTS, describe, make
 from meld.bundle.manifest import write_manifest
+from meld.config.build import build
 from meld.config.roster import JOINT
 from meld.dataset.io import load_unit, save_unit
 from meld.errors import UserError
+from meld.metapath.base import MetaPathPolicy
 from meld.stages.base import read_json, write_json
 from meld.stages.metapath import load_path
+from meld.stages.paths import SAME_TABLE
 from meld.types import Query, UnitData
 
 
@@ -26,9 +29,10 @@ def export_run(run: Path, folder: Path) -> Path:
 
     Layout: ``manifest.json``; ``encoder/`` (sentence-transformers); ``router/``; ``adapters/<expert>/`` and
     ``steps/<unit>/`` (PEFT); ``added/<expert>/`` (what the router knows of a registered expert);
-    ``templates/<style>/<task>.j2``; ``units/<unit>/`` with ``card.json``, ``data/`` (tables and few-shot samples, no
-    pool and no test queries), ``index/`` and ``annotate/``: candidates and evidence priors are made from those, and so
-    are the same as in the run.
+    ``templates/<style>/<task>.j2``; ``units/<unit>/`` with ``card.json``, ``data/`` (tables and few-shot samples; no
+    test queries, and of the pool the entities that linking offers), ``index/`` and ``annotate/``: candidates and
+    evidence priors are made from those, and so are the same as in the run. Units of other datasets that are steps of a
+    path are there as well.
 
     Args:
         run: A finished run directory.
@@ -70,7 +74,9 @@ def _write(config: Mapping[str, Any], made: Mapping[str, Path], units: Sequence[
     tasks = {task: describe("task", node) for task, node in config["tasks"].items()}
     solvers = {task: make("task", spec).solver for task, spec in tasks.items()}
     shutil.copytree(made["encode:suite"] / "model", draft / "encoder")
+    policy: MetaPathPolicy = build(config["metapath"], allow=tuple(config.get("allow") or ()), place="metapath")
     content: dict[str, Any] = {"parts": parts, "experts": [], "registered": [], "exclude": []}
+    content["rules"] = {**asdict(policy.rules), "kinds": list(policy.rules.kinds)}
     paths = {unit: load_path(made[f"metapath:{unit}"]) for unit in units if f"metapath:{unit}" in made}
     if "route:suite" in made:
         experts = read_json(made["route:suite"] / "experts.json")
@@ -155,7 +161,8 @@ def _copy_steps(
     joint: bool,
 ) -> None:
     """The initial adapters of the units that paths ask: the search used those, not the refined ones."""
-    asked = {step for path in paths.values() for step in path if solvers[step.rpartition(".")[2]] == "llm"}
+    steps = {step: step.rpartition(".")[2] for path in paths.values() for step in path}
+    asked = {step for step, kind in steps.items() if solvers[kind] == "llm" and kind not in SAME_TABLE}
     for step in sorted(asked):
         _copy_adapter(made[f"init:{JOINT if joint else step}"] / "adapter", draft / "steps" / step)
 
@@ -172,7 +179,7 @@ def _copy_templates(folder: Path, style: str) -> None:
 
 def _write_unit(unit: str, made: Mapping[str, Path], folder: Path) -> None:
     data = load_unit(made[f"data:{unit}"])
-    save_unit(replace(data, pool=(), test=()), folder / "data")
+    save_unit(replace(data, pool=_offered(data), test=()), folder / "data")
     for name in ("texts.parquet", "vectors.safetensors"):
         (folder / "index").mkdir(exist_ok=True)
         shutil.copyfile(made[f"index:{unit}"] / name, folder / "index" / name)
@@ -182,6 +189,16 @@ def _write_unit(unit: str, made: Mapping[str, Path], folder: Path) -> None:
     if (annotate / "extra").is_dir():
         shutil.copytree(annotate / "extra", folder / "annotate" / "extra")
     write_json(folder / "card.json", card_of(data))
+
+
+def _offered(data: UnitData) -> tuple[Query, ...]:
+    """Of the pool no more than the entities that linking offers, as candidates of one empty question."""
+    offered = sorted({option for query in data.pool for option in query.options}) if data.task == "el" else []
+    if not offered:
+        return ()
+    target = next((query.target for query in data.pool if query.target), "cell")
+    entity = {target: ""}
+    return (Query(f"{data.unit}/offered", data.unit, data.task, (entity,), target=target, options=tuple(offered)),)
 
 
 def card_of(data: UnitData) -> dict[str, Any]:

@@ -17,6 +17,8 @@ from meld.bundle.rows import Request, known_records, request
 from meld.config.targets import nearest
 from meld.engine.base import Engine
 from meld.errors import UserError
+from meld.metapath.edits import Edit
+from meld.metapath.record import Asked
 from meld.progress import Silent
 from meld.types import Prediction, Query, Table
 
@@ -36,26 +38,53 @@ class Explanation:
 
     Attributes:
         prediction: The answer, with all ranked options.
-        query: The question as it was put, with the facts that the unit's path attached.
+        asked: The question as it was asked, what steps of the path changed in it, and its prompt.
         path: The steps before the expert.
-        prompt: What the language model read; empty for units that the encoder answers.
-        evidence: Options with the probability that retrieval alone gives them, most probable first.
     """
 
     prediction: Prediction
-    query: Query
+    asked: Asked
     path: tuple[str, ...]
-    prompt: str
-    evidence: tuple[tuple[str, float], ...]
+
+    @property
+    def query(self) -> Query:
+        """The question, with what the path changed."""
+        return self.asked.query
+
+    @property
+    def prompt(self) -> str:
+        """What the language model read; empty for units that the encoder answers."""
+        return self.asked.prompt
+
+    @property
+    def ranked(self) -> tuple[tuple[str, float], ...]:
+        """Options with their probabilities, most probable first (similarities for blocking); none if it was written."""
+        return tuple(zip(self.asked.options, self.asked.probabilities, strict=False))
+
+    @property
+    def evidence(self) -> tuple[tuple[str, float], ...]:
+        """Options with what retrieval alone gives them, most probable first; empty where it was not asked apart."""
+        found = zip(self.asked.options, self.asked.evidence, strict=False)
+        return tuple(sorted(found, key=lambda pair: -pair[1]))
 
     def __str__(self) -> str:
         said = self.prediction
         lines = [f"{said.output!r} (score {said.score:.3f}, {said.status})"]
         lines += [f"  {weight:.2f}  {name}" for name, weight in zip(said.experts, said.weights, strict=True)]
         lines += [f"path: {' > '.join(self.path)}"] if self.path else []
-        lines += [f"  {name}: {value}" for name, value in self.query.context]
-        lines += [f"  evidence {share:.3f}  {option}" for option, share in self.evidence[:10]]
+        lines += [f"  {_change(edit)}" for edit in self.asked.edits]
+        evidence = dict(self.evidence)
+        lines += ["options:"] if self.ranked else []
+        lines += [
+            f"  {share:.3f}  {option}" + (f"  (retrieval alone {evidence[option]:.3f})" if option in evidence else "")
+            for option, share in self.ranked[:10]
+        ]
         return "\n".join(lines)
+
+
+def _change(edit: Edit) -> str:
+    change = f"{edit.before!r} -> {edit.after!r}" if edit.before else repr(edit.after)
+    return f"{edit.kind} {edit.attribute}: {change}  ({edit.step}, confidence {edit.confidence:.2f})"
 
 
 class Model:
@@ -141,9 +170,9 @@ class Model:
                 if parts is not None and parts.has(number):
                     found += parts.read(number)
                 else:
-                    made = self.opened.answer(name, asked.queries(start, stop, self._records(name)))
+                    told = self.opened.answer(name, asked.queries(start, stop, self._records(name)))
                     # Ranked options are for explanations; of many rows they would fill the memory.
-                    made = [replace(prediction, options=(), raw="") for prediction in made]
+                    made = [replace(prediction, options=(), raw="") for prediction, _ in told]
                     if parts is not None:
                         parts.write(number, made)
                     found += made
@@ -220,7 +249,7 @@ class Model:
                     )
                     for i, j in some
                 ]
-                found += self.opened.answer_in(over, queries, Silent())
+                found += [prediction for prediction, _ in self.opened.answer_in(over, queries, Silent())]
                 advance(len(some))
         return _matches(found, pairs, left, right)
 
@@ -247,24 +276,8 @@ class Model:
             raise UserError(f"There are {len(frame)} rows; one is explained at a time.", fix="explain(df.iloc[0], ...)")
         name = self._unit(task, unit)
         queries = self._request(name, frame, None, target).queries(0, 1, self._records(name))
-        prediction = self.opened.answer(name, queries)[0]
-        over = self.opened.unit(name)
-        over.admit(queries)
-        try:
-            prompt, evidence = "", ()
-            path = self.opened.paths[name]
-            if over.task.solver == "llm":
-                queries = self.opened.augmented(over, queries, Silent())
-                prompt = self.opened.questions(over).prompts(queries)[0].text
-            if over.task.name not in {"blk", "ed"}:
-                import math
-
-                found = over.candidates(queries)[0]
-                shares = [(v, math.exp(p)) for v, p in zip(found.values, found.log_prior, strict=True)]
-                evidence = tuple(sorted(shares, key=lambda pair: -pair[1]))
-        finally:
-            over.forget()
-        return Explanation(prediction, queries[0], path, prompt, evidence)
+        prediction, asked = self.opened.answer(name, queries)[0]
+        return Explanation(prediction, asked, self.opened.path(name))
 
     def _unit(self, task: str | None, unit: str | None) -> str:
         """The unit that is meant.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -17,7 +18,9 @@ from meld.encoder.contrastive import ContrastiveEncoder
 from meld.encoder.vectors import Embedder
 from meld.engine.base import Engine
 from meld.errors import UserError
-from meld.metapath.steps import Step
+from meld.metapath.base import StepRules
+from meld.metapath.edits import Step, Walk
+from meld.metapath.record import Asked
 from meld.progress import Progress, Silent, quiet_libraries
 from meld.retriever.base import Retriever
 from meld.retriever.detect import Detector
@@ -25,13 +28,16 @@ from meld.router.base import Router
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
 from meld.stages.annotate import demonstrate
-from meld.stages.infer import answer_encoder, detector_of, kept_as_it_is
+from meld.stages.infer import answer_encoder, asked_of, detector_of, kept_as_it_is
 from meld.stages.panel import Mixer, Panel, follow_path
-from meld.stages.paths import build_steps
+from meld.stages.paths import SAME_TABLE, build_steps
 from meld.stages.unit import Questions, Unit
 from meld.task.base import Task
 from meld.task.ed import ERROR
 from meld.types import Prediction, Query
+
+Told = tuple[Prediction, Asked]
+"""A prediction with what was asked for it."""
 
 
 class Opened:
@@ -61,6 +67,7 @@ class Opened:
             }
             self.paths = {unit: tuple(line["path"]) for unit, line in units.items()}
             self.names = tuple(unit for unit, line in units.items() if line["answers"])
+            self.rules = _rules(self.manifest["rules"])
             self.tasks: dict[str, Task] = {name: make("task", spec) for name, spec in tasks.items()}
             self.serializer: Serializer = make("serializer", parts["serializer"])
             encoder_device = None if device == "auto" else device
@@ -163,7 +170,7 @@ class Opened:
             self._panel.close()
             self._panel = None
 
-    def answer(self, name: str, queries: Sequence[Query], progress: Progress | None = None) -> list[Prediction]:
+    def answer(self, name: str, queries: Sequence[Query], progress: Progress | None = None) -> list[Told]:
         """Answer queries to a unit, as the run's evaluation answered its test queries.
 
         Args:
@@ -172,7 +179,7 @@ class Opened:
             progress: The display.
 
         Returns:
-            One prediction per query, in order.
+            For each query, in order, its prediction and what was asked.
         """
         unit = self.unit(name)
         try:
@@ -180,27 +187,30 @@ class Opened:
         finally:
             unit.forget()
 
-    def answer_in(self, unit: Unit, queries: Sequence[Query], progress: Progress) -> list[Prediction]:
+    def answer_in(self, unit: Unit, queries: Sequence[Query], progress: Progress) -> list[Told]:
         """:meth:`answer` for a unit that may be over other tables than the bundle's (:meth:`Unit.over`)."""
         unit.admit(queries)
         if unit.task.solver == "encoder":
-            return answer_encoder(unit, queries, self._detector(unit))
-        asked, kept = self._flagged(unit, queries, progress)
-        made = {}
-        if asked:
-            augmented = self.augmented(unit, asked, progress)
-            texts = [unit.query_text(query) for query in asked]
-            found = self.panel().answer(self.questions(unit), texts, augmented, self.backbone, progress)
-            made = {prediction.query_id: prediction for prediction in found.predictions}
-        made |= {prediction.query_id: prediction for prediction in kept}
-        return [made[query.id] for query in queries]
+            predictions, asked = answer_encoder(unit, queries, self._detector(unit))
+            return list(zip(predictions, asked, strict=True))
+        wanted, kept = self._flagged(unit, queries, progress)
+        told = {prediction.query_id: (prediction, Asked(query)) for query, prediction in kept}
+        if wanted:
+            texts = [unit.query_text(query) for query in wanted]
+            walked = self._walk(unit, wanted, progress)
+            found = self.panel().answer(self.questions(unit), texts, walked.queries, self.backbone, progress)
+            asked = asked_of(walked, found.answers)
+            told |= {p.query_id: (p, one) for p, one in zip(found.predictions, asked, strict=True)}
+        return [told[query.id] for query in queries]
 
-    def augmented(self, unit: Unit, queries: Sequence[Query], progress: Progress) -> list[Query]:
+    def path(self, name: str) -> tuple[str, ...]:
+        """The steps before a unit's own expert; those of excluded experts are skipped."""
+        return tuple(step for step in self.paths[name] if step not in self.manifest["exclude"])
+
+    def _walk(self, unit: Unit, queries: Sequence[Query], progress: Progress) -> Walk:
         """Queries with their demonstrations found and the unit's path followed."""
-        excluded = set(self.manifest["exclude"])
-        path = [step for step in self.paths[unit.name] if step not in excluded]
-        solvers = {step: self.tasks[self.cards[step]["task"]].solver for step in path}
-        asking = [step for step in path if solvers[step] == "llm"]
+        path = self.path(unit.name)
+        asking = [step for step in path if self._asks(step)]
         if asking:
             self.close()  # a step's own expert answers on the bare base model
         if self.backbone.max_demos != 0:
@@ -212,18 +222,24 @@ class Opened:
             {step: self.questions(self.unit(step)) for step in asking},
             {step: self.folder / "steps" / step for step in asking},
             queries,
+            self.rules,
             self.backbone,
             lambda: self.lm,
             progress,
-            self._ready(unit, [step for step in path if step not in asking]),
+            self._ready(unit, [step for step in path if step.rpartition(".")[2] in SAME_TABLE]),
         )
 
+    def _asks(self, step: str) -> bool:
+        """Whether a step asks a language model; blocking and detection attach what the encoder knows in any case."""
+        return self.tasks[self.cards[step]["task"]].solver == "llm" and step.rpartition(".")[2] not in SAME_TABLE
+
     def _ready(self, unit: Unit, names: Sequence[str]) -> dict[str, Step]:
-        """Steps that need the encoder alone; a fitted detector is kept."""
+        """Steps that remember no questions, built once; a detector is fitted for one of them."""
         if unit is not self._units.get(unit.name):
-            return build_steps(names, unit, {name: self.unit(name) for name in names}, None)
+            return build_steps(names, unit, {name: self.unit(name) for name in names}, None, self.rules)
         if unit.name not in self._steps:
-            self._steps[unit.name] = build_steps(names, unit, {name: self.unit(name) for name in names}, None)
+            others = {name: self.unit(name) for name in names}
+            self._steps[unit.name] = build_steps(names, unit, others, None, self.rules)
         return self._steps[unit.name]
 
     def _detector(self, unit: Unit) -> Detector | None:
@@ -233,13 +249,25 @@ class Opened:
 
     def _flagged(
         self, unit: Unit, queries: Sequence[Query], progress: Progress
-    ) -> tuple[list[Query], list[Prediction]]:
-        """Data cleaning asks about the cells that error detection flags, unless it was trained to ask about all."""
+    ) -> tuple[list[Query], list[tuple[Query, Prediction]]]:
+        """Data cleaning asks about the cells that error detection flags, unless the run asked about others."""
         detection = f"{unit.name.rpartition('.')[0]}.ed"
-        flagged_only = getattr(unit.task, "cells", "all") != "all"
-        if unit.task.name != "dc" or not flagged_only or detection not in self.names:
+        if getattr(unit.task, "cells", None) != "flagged" or detection not in self.names:
             return list(queries), []
-        asked = [replace(query, unit=detection, task="ed") for query in queries]
-        verdicts = self.answer(detection, asked, progress)
-        flags = {verdict.query_id for verdict in verdicts if verdict.output == ERROR}
-        return [q for q in queries if q.id in flags], [kept_as_it_is(q) for q in queries if q.id not in flags]
+        verdicts = self.answer(detection, [replace(q, unit=detection, task="ed") for q in queries], progress)
+        flags = {verdict.query_id for verdict, _ in verdicts if verdict.output == ERROR}
+        kept = [(query, kept_as_it_is(query)) for query in queries if query.id not in flags]
+        return [query for query in queries if query.id in flags], kept
+
+
+def _rules(recorded: dict[str, Any]) -> StepRules:
+    """How steps act, with no limit on their questions: a row's answer must not depend on the rows beside it.
+
+    Raises:
+        TypeError: If something else is recorded.
+    """
+    try:
+        rules = StepRules(**{**recorded, "kinds": tuple(recorded["kinds"])})
+    except ValueError as error:
+        raise TypeError(f"rules: {error}") from error
+    return replace(rules, max_queries=sys.maxsize)

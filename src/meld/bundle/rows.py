@@ -22,6 +22,8 @@ SIDES = ("left", "right")
 
 _TARGET, _OPTIONS, _TITLE = "target", "options", "title"
 _PLAIN_CELLS = {"ed", "dc"}
+_BY_THEMSELVES = {"di", "ave"}
+"""Tasks that do not judge a tuple by its place in a table, so that a new tuple needs none."""
 
 
 @dataclass(frozen=True)
@@ -126,11 +128,13 @@ class Request:
     ) -> tuple[str, ...]:
         """Which records the tuples are; a tuple that no table has gets a name of its own."""
         names = list(self.tables)
-        if not self.card["linked"] or len(names) < len(entities) or self.card["task"] in {"di", "ave"}:
+        if not self.card["linked"] or len(names) < len(entities):
             return ()
         found = []
         for name, entity in zip(names, entities, strict=False):
             record = known[name].get(tuple(entity.values()))
+            if record is None and self.card["task"] in _BY_THEMSELVES:
+                return ()
             if record is None:
                 record = f"new {row}"
                 while record in self.tables[name].rows:

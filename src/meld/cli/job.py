@@ -23,7 +23,7 @@ from meld.config.tree import plain, redact
 from meld.config.validate import validate
 from meld.errors import UserError
 from meld.report.console import costs_table, results_table
-from meld.report.record import write_job
+from meld.report.record import Origin, write_job, write_origin
 from meld.report.results import STATUS, Failure, read_costs, read_json, read_results, write_json
 
 if TYPE_CHECKING:
@@ -103,6 +103,28 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
     """
     choices = _choices()
     tree, shown = _resolved(config, choices)
+    origin = Origin(command, tuple(HydraConfig.get().overrides.task), choices, _config_dir())
+    return carry_out(tree, shown, origin, folder, sweep)
+
+
+def carry_out(
+    tree: dict[str, Any], shown: dict[str, Any], origin: Origin, folder: Path, sweep: str | None = None
+) -> tuple[Failure, ...]:
+    """Carry out one run and say what came of it.
+
+    Args:
+        tree: The validated configuration as plain containers.
+        shown: The same without secrets.
+        origin: Where it came from; written beside the results, so that ``meld rerun`` finds it.
+        folder: The run directory.
+        sweep: The sweep's directory; None for a single run.
+
+    Returns:
+        The units that failed while others did not.
+
+    Raises:
+        UserError: For anything the user can mend.
+    """
     console = Console()
     if tree["dry_run"]:
         from meld.pipeline.dry_run import show
@@ -111,7 +133,9 @@ def run_job(config: DictConfig, folder: Path, command: str, sweep: str | None) -
         return show(tree, Store(Path(tree["paths"]["store"])), console)
     from meld.pipeline.run import execute
 
-    failures = execute(tree, shown, choices, folder, command, console, Path(sweep).name if sweep else None)
+    write_origin(folder, origin)
+    group = Path(sweep).name if sweep else None
+    failures = execute(tree, shown, origin.choices, folder, origin.command, console, group)
     if tree["until"] in {None, "evaluate", "report"}:
         if sweep is None:
             console.print(results_table(read_results(folder), all_metrics=False))
@@ -145,6 +169,14 @@ def _choices() -> dict[str, str]:
     """Group to option, as composed."""
     chosen = HydraConfig.get().runtime.choices.items()
     return {str(k): str(v) for k, v in chosen if not str(k).startswith("hydra/")}
+
+
+def _config_dir() -> str:
+    """The folder of private configuration that the command line named; empty for none."""
+    for source in HydraConfig.get().runtime.config_sources:
+        if source.provider == "command-line":
+            return str(source.path)
+    return ""
 
 
 def _record_failure(folder: Path, command: str, error: Exception) -> None:

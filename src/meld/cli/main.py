@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shlex
 import sys
@@ -10,7 +11,19 @@ from collections.abc import Sequence
 
 from meld.errors import UserError
 
-_VERBS = ("data", "report", "status", "export", "predict", "doctor")
+_VERBS = {
+    "data": "data:run_data",
+    "explain": "explain:run_explain",
+    "report": "verbs:run_report",
+    "status": "verbs:run_status",
+    "store": "store:run_store",
+    "rerun": "rerun:run_rerun",
+    "diff": "diff:run_diff",
+    "export": "export:export_verb",
+    "predict": "predict:predict_verb",
+    "doctor": "doctor:doctor_verb",
+}
+"""Module and function behind each verb, below ``meld.cli``; imported when asked for, so that help stays fast."""
 
 _HELP = """\
 meld key=value ...        run the pipeline; see the README for recipes
@@ -24,6 +37,12 @@ meld data describe NAME   what is in a dataset: columns, counts, tokens, a query
 meld data check [NAME]    load what is there; label balance, leakage, what is missing and where to get it
 meld report DIR           write the report of a run or sweep directory again and print its results
 meld status DIR           what the jobs of a run or sweep are doing, and how to go on
+meld explain RUN QUERY_ID why a prediction is what it is; a part of the id will do; --json for programs
+meld store ls             what the store holds: size, time, memory, which runs use it
+meld store why RUN|KEY    why something was computed again: what differs from the nearest artifact
+meld store gc [--yes]     what no run needs; remove it
+meld rerun RUN [k=v ...]  run a run again from its record, as it was or with changes
+meld diff A B             how two runs differ in configuration, data, code and results
 meld export RUN DIR       write what a run has learnt as one folder, the bundle
 meld predict DIR FILE     answer the rows of a file with a bundle; meld predict --help
 meld doctor               what this machine can run, and why not
@@ -50,16 +69,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             print(f"meld {__version__}")
             return 0
-        if words and words[0] == "data":
-            from meld.cli.data import run_data
-
-            return run_data(words[1:])
         if words and words[0] in _VERBS:
-            if words[0] in {"export", "predict", "doctor"}:
-                return _use_verb(words[0], words[1:])
-            from meld.cli.verbs import run_verb
-
-            return run_verb(words[0], words[1:])
+            module, _, function = _VERBS[words[0]].partition(":")
+            code: int = getattr(importlib.import_module(f"meld.cli.{module}"), function)(words[1:])
+            return code
         if words and "=" not in words[0] and not words[0].startswith(("-", "~", "+")):
             raise UserError(
                 f"There is no command {words[0]!r}.",
@@ -72,17 +85,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nmeld: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
-
-
-def _use_verb(verb: str, words: list[str]) -> int:
-    """Carry out a verb that uses what a run has learnt, or that looks at the machine."""
-    if verb == "export":
-        from meld.cli.export import export_verb as carry_out
-    elif verb == "predict":
-        from meld.cli.predict import predict_verb as carry_out
-    else:
-        from meld.cli.doctor import doctor_verb as carry_out
-    return carry_out(words)
 
 
 def _run_hydra(words: list[str]) -> int:

@@ -72,7 +72,7 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
     identity = [o for o in (*overrides, *added) if not o.startswith("sweep=")]
     folder = Path("outputs/sweeps") / directory_name(identity, CONTROL, ("experiment", *grid))
     extra = ["hydra.sweeper.params=null"] if params else []
-    extra += ["hydra/launcher=basic"] if dry else []
+    extra += ["+hydra.callbacks.in_process._target_=meld.cli.in_process.InProcess"] if dry else []
     if "hydra.sweep.dir" in given:
         folder = Path(next(str(o.value()) for o in parsed if _key(o) == "hydra.sweep.dir"))
     else:

@@ -1,7 +1,8 @@
-"""``meld VERB ...``: everything but running the pipeline."""
+"""``meld report`` and ``meld status``."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,33 +13,47 @@ from meld.report.console import results_table
 from meld.report.paper import paper_table
 from meld.report.paper_text import rich_table
 from meld.report.results import find_runs, read_results
-from meld.report.status import status_table
+from meld.report.status import status_json, status_table
 from meld.report.sweep import build
 
 
-def run_verb(verb: str, words: Sequence[str]) -> int:
-    """Carry out a verb.
+def run_report(words: Sequence[str]) -> int:
+    """``meld report DIR``: write its report again and print its results.
 
     Args:
-        verb: Its name.
-        words: What follows it.
-
-    Returns:
-        Exit code.
+        words: What follows the verb.
 
     Raises:
         UserError: For wrong arguments or a directory that holds nothing of the kind.
     """
+    show_report(_directory("report", words))
+    return 0
+
+
+def run_status(words: Sequence[str]) -> int:
+    """``meld status DIR [--json]``: what its jobs are doing, and how to go on.
+
+    Args:
+        words: What follows the verb.
+
+    Raises:
+        UserError: For wrong arguments or a directory that holds nothing of the kind.
+    """
+    directory = _directory("status", [word for word in words if word != "--json"])
+    if "--json" in words:
+        print(json.dumps(status_json(directory), indent=1))
+    else:
+        Console().print(status_table(directory))
+    return 0
+
+
+def _directory(verb: str, words: Sequence[str]) -> Path:
     if len(words) != 1:
         raise UserError(f"meld {verb} takes one directory.", fix=f"meld {verb} outputs/runs/NAME")
     directory = Path(words[0])
     if not directory.is_dir():
         raise UserError(f"There is no directory {directory}.", fix="give a run or sweep directory below outputs/")
-    if verb == "status":
-        Console().print(status_table(directory))
-        return 0
-    show_report(directory)
-    return 0
+    return directory
 
 
 def show_report(directory: Path) -> None:

@@ -116,6 +116,8 @@ class MeldConfig:
         lambda2: Weight of redundancy in F_div.
         damping: Damping of the inverse Hessian.
         max_path: Most steps of a meta-path before the dataset's own expert.
+        path_steps: Tasks whose experts may be steps of a meta-path.
+        path_align: Cosine from which two attributes' names are taken for one attribute; None compares spellings only.
         until: Last stage to run; None for all.
         force: Stage or stages to compute again; None for none.
         dry_run: Print what would be done.
@@ -142,6 +144,8 @@ class MeldConfig:
     lambda2: float = MISSING
     damping: float = MISSING
     max_path: int = MISSING
+    path_steps: list[str] = MISSING
+    path_align: float | None = MISSING
     until: str | None = None
     force: Any = None
     dry_run: bool = False

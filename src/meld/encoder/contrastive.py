@@ -13,9 +13,10 @@ from lightning.pytorch.loggers import Logger
 from torch import Tensor
 
 from meld.backbone.weights import fingerprint
+from meld.encoder.in_batch import Families, families, with_in_batch_negatives
 from meld.encoder.loss import contrastive_loss
 from meld.encoder.mining import mine
-from meld.encoder.vectors import Embedder
+from meld.encoder.vectors import Embedder, Memory
 from meld.progress import Progress, quiet_libraries
 from meld.seeds import derive, generator
 from meld.task.base import Alignment
@@ -31,9 +32,19 @@ class LitEncoder(L.LightningModule):
         lr: Peak learning rate.
         total_steps: Length of the linear decay.
         tuned_layers: How many of the last layers are tuned; None for the whole encoder.
+        families: Classes of the alignments, to use the positives of other classes in a batch as negatives; None for
+            N_q as it is.
     """
 
-    def __init__(self, model: Any, tau: float, lr: float, total_steps: int, tuned_layers: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tau: float,
+        lr: float,
+        total_steps: int,
+        tuned_layers: int | None = None,
+        families: Families | None = None,
+    ) -> None:
         super().__init__()
         self.model = model
         self.model.train()
@@ -43,6 +54,7 @@ class LitEncoder(L.LightningModule):
         self.tau = tau
         self.lr = lr
         self.total_steps = total_steps
+        self.families = families
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep only what is trained."""
@@ -59,6 +71,8 @@ class LitEncoder(L.LightningModule):
 
     def loss(self, batch: Sequence[Alignment]) -> Tensor:
         """The contrastive loss of a batch of alignments; every distinct text is encoded once."""
+        if self.families is not None:
+            batch = with_in_batch_negatives(batch, self.families)
         texts = sorted({t for a in batch for t in (a.anchor, *a.positives, *a.negatives)})
         row = {text: index for index, text in enumerate(texts)}
         anchors, candidates, owner, positive = [], [], [], []
@@ -127,6 +141,8 @@ class ContrastiveEncoder:
         max_length: Tokens of a text that are read.
         n_negatives: Size of N_q; missing ones are mined with the initial encoder.
         max_positives: Positives per alignment that are used.
+        in_batch_negatives: Whether the positives of other queries in a batch count as negatives too, those of the same
+            class (column type, relation, entity, value) left out. Off, as in the papers' formula.
         max_alignments: Alignments per unit at most, drawn at random; None for all.
         tuned_layers: How many of the encoder's last layers are tuned; None for the whole encoder, as in the papers.
         train_on: Units or datasets whose alignments train the encoder; None for all. Naming them keeps the encoder when
@@ -152,6 +168,7 @@ class ContrastiveEncoder:
         train_on: Sequence[str] | None = None,
         embed_batch_size: int = 64,
         device: str | None = None,
+        in_batch_negatives: bool = False,
     ) -> None:
         self.path = path
         self.tau = tau
@@ -166,6 +183,7 @@ class ContrastiveEncoder:
         self.train_on = None if train_on is None else tuple(train_on)
         self.embed_batch_size = embed_batch_size
         self.device = device
+        self.in_batch_negatives = in_batch_negatives
 
     def fingerprint(self) -> str:
         """Identity of the initial weights."""
@@ -208,20 +226,28 @@ class ContrastiveEncoder:
             How many alignments each unit gave.
         """
         embedder = self.open()
+        # Units of one dataset mine among the same tuples; each text is embedded once.
+        memory = Memory(embedder)
+        numbers = families(alignments) if self.in_batch_negatives else None
         chosen: list[Alignment] = []
         counts: dict[str, int] = {}
+        known: dict[Alignment, int] = {}
         for unit in sorted(alignments):
             mine_here = list(alignments[unit])
             if self.max_alignments is not None and len(mine_here) > self.max_alignments:
                 picked = generator(seed, "alignments", unit).permutation(len(mine_here))[: self.max_alignments]
                 mine_here = [mine_here[i] for i in np.sort(picked)]
             trimmed = [_trim(a, self.max_positives) for a in mine_here]
-            complete = mine(trimmed, groups[unit], embedder, self.n_negatives, progress)
-            counts[unit] = len(complete)
-            chosen += complete
+            complete = mine(trimmed, groups[unit], memory, self.n_negatives, progress)
+            counts[unit] = sum(a is not None for a in complete)
+            chosen += [a for a in complete if a is not None]
+            if numbers is not None:
+                known |= {new: numbers[old] for old, new in zip(mine_here, complete, strict=True) if new is not None}
         if chosen and self.epochs:
             steps = -(-len(chosen) // self.batch_size) * self.epochs
-            module = LitEncoder(embedder.model, self.tau, self.lr, steps, self.tuned_layers)
+            module = LitEncoder(
+                embedder.model, self.tau, self.lr, steps, self.tuned_layers, None if numbers is None else known
+            )
             data = SeededData(chosen, (), self.batch_size, derive(seed, "order"))
             trainer.fit(
                 module,

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from meld.encoder.vectors import Embedder, Vectors
+from meld.encoder.vectors import Embeds, Vectors
 from meld.progress import Progress
 from meld.task.base import Alignment
 
@@ -15,10 +15,10 @@ from meld.task.base import Alignment
 def mine(
     alignments: Sequence[Alignment],
     groups: Mapping[str, Sequence[str]],
-    embedder: Embedder,
+    embedder: Embeds,
     n_negatives: int,
     progress: Progress | None = None,
-) -> list[Alignment]:
+) -> list[Alignment | None]:
     """Fill N_q up to a size with the nearest texts of the same group.
 
     Texts that are aligned with the anchor, that must not be mined (``excluded``), or that equal the anchor are never
@@ -32,8 +32,7 @@ def mine(
         progress: Where to report.
 
     Returns:
-        Completed alignments in the given order; those that end without any negative are dropped, for they teach
-        nothing.
+        Completed alignments in the given order; None for those that end without any negative, for they teach nothing.
     """
     wanted = {a.group for a in alignments if len(a.negatives) < n_negatives}
     texts = {text for group in wanted for text in groups.get(group, ())}
@@ -41,7 +40,7 @@ def mine(
     vectors = Vectors.of(texts, embedder, progress) if texts else None
     pools = {group: sorted(set(groups.get(group, ()))) for group in wanted}
     arrays = {group: vectors.get(pool) for group, pool in pools.items() if pool and vectors is not None}
-    made = []
+    made: list[Alignment | None] = []
     for alignment in alignments:
         negatives = list(alignment.negatives[:n_negatives])
         if len(negatives) < n_negatives and alignment.group in arrays and vectors is not None:
@@ -53,6 +52,5 @@ def mine(
                     break
                 if pool[index] not in barred:
                     negatives.append(pool[index])
-        if negatives:
-            made.append(replace(alignment, negatives=tuple(negatives)))
+        made.append(replace(alignment, negatives=tuple(negatives)) if negatives else None)
     return made

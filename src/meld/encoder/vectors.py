@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -16,6 +16,14 @@ from meld.backbone.weights import explain_load_failure, resolve
 from meld.progress import Progress, Silent, quiet_libraries
 
 Array = NDArray[np.float32]
+
+
+class Embeds(Protocol):
+    """Anything that embeds texts."""
+
+    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Array:
+        """Unit vectors of texts, shape (n, d)."""
+        ...
 
 
 class Embedder:
@@ -93,12 +101,12 @@ class Vectors:
         self._row = {text: row for row, text in enumerate(self.texts)}
 
     @classmethod
-    def of(cls, texts: Iterable[str], embedder: Embedder, progress: Progress | None = None) -> Vectors:
+    def of(cls, texts: Iterable[str], embedder: Embeds, progress: Progress | None = None) -> Vectors:
         """Embed the distinct texts, in sorted order so that the result does not depend on theirs."""
         distinct = sorted(set(texts))
         return cls(distinct, embedder.embed(distinct, progress))
 
-    def extended(self, texts: Iterable[str], embedder: Embedder) -> Vectors:
+    def extended(self, texts: Iterable[str], embedder: Embeds) -> Vectors:
         """These vectors and those of further texts; nothing is embedded twice."""
         missing = sorted(set(texts) - self._row.keys())
         if not missing:
@@ -141,3 +149,60 @@ class Vectors:
         texts = pq.read_table(folder / "texts.parquet").column("text").to_pylist()
         tensors: Mapping[str, Array] = load_file(folder / "vectors.safetensors")
         return cls(texts, tensors["vectors"])
+
+
+class Memory:
+    """An encoder that embeds each text once and remembers it.
+
+    A vector's last bits depend on the texts that share its pass, so results repeat only where the same texts are asked
+    for in the same order: inside one stage, not across stages of which some come from the store.
+
+    Args:
+        embedder: The encoder.
+    """
+
+    def __init__(self, embedder: Embeds) -> None:
+        self._embedder = embedder
+        self._known: Vectors | None = None
+
+    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Array:
+        """Unit vectors of texts, shape (n, d)."""
+        if self._known is None:
+            self._known = Vectors.of(texts, self._embedder, progress)
+        else:
+            missing = [text for text in texts if text not in self._known]
+            if missing:
+                fresh = Vectors.of(missing, self._embedder, progress)
+                self._known = Vectors(
+                    [*self._known.texts, *fresh.texts], np.concatenate([self._known.array, fresh.array])
+                )
+        return self._known.get(texts)
+
+
+class Repeats:
+    """An encoder that answers a whole list of texts from memory when the same list is asked for again.
+
+    Unlike :class:`Memory` it changes no bit, whatever was asked before, so several stages may share it. The tuples of a
+    table that several tasks ask about are embedded once this way.
+
+    Args:
+        embedder: The encoder; its weights must not change.
+        max_bytes: Lists that take more memory than this are not remembered; the oldest ones make room.
+    """
+
+    def __init__(self, embedder: Embeds, max_bytes: int = 2**28) -> None:
+        self._embedder = embedder
+        self._max_bytes = max_bytes
+        self._lists: dict[tuple[str, ...], Array] = {}
+
+    def embed(self, texts: Sequence[str], progress: Progress | None = None) -> Array:
+        """Unit vectors of texts, shape (n, d); not to be written to."""
+        key = tuple(texts)
+        if key in self._lists:
+            return self._lists[key]
+        array = self._embedder.embed(texts, progress)
+        array.flags.writeable = False
+        self._lists[key] = array
+        while sum(kept.nbytes for kept in self._lists.values()) > self._max_bytes:
+            self._lists.pop(next(iter(self._lists)))
+        return array

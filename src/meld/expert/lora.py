@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import lightning as L
+import numpy as np
 import torch
 from lightning.pytorch.loggers import Logger
+from numpy.typing import NDArray
 from torch import Tensor
 
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.backbone.lora import adapter_state, lora_parameters, save_adapter, set_adapter_state, train_adapter, with_lora
 from meld.encoder.contrastive import linear_decay
+from meld.errors import ConfigError
+from meld.expert.decide import judge
 from meld.progress import Progress
 from meld.seeds import derive
 from meld.trainer.fit import LightningTrainer, SeededData
@@ -76,8 +80,8 @@ class LitExpert(L.LightningModule):
         trained = {f"model.{name}" for name in lora_parameters(self.lm)}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
 
-    def loss(self, batch: Sequence[Lesson]) -> Tensor:
-        """Weighted mean loss of a batch."""
+    def losses(self, batch: Sequence[Lesson]) -> Tensor:
+        """Loss of each example, shape (n,)."""
         ranking = self.objective != "answer"
         items = [lesson.encoded for lesson in batch]
         if not ranking:
@@ -91,8 +95,13 @@ class LitExpert(L.LightningModule):
             if ranking and len(scores) > 1:
                 loss = loss - compared.log_softmax(dim=0)[0]
             losses.append(loss)
-        weights = torch.tensor([lesson.weight for lesson in batch], device=losses[0].device)
-        return (torch.stack(losses) * weights).sum() / weights.sum()
+        return torch.stack(losses)
+
+    def loss(self, batch: Sequence[Lesson]) -> Tensor:
+        """Weighted mean loss of a batch."""
+        losses = self.losses(batch)
+        weights = torch.tensor([lesson.weight for lesson in batch], device=losses.device)
+        return (losses * weights).sum() / weights.sum()
 
     def training_step(self, batch: Sequence[Lesson], batch_idx: int) -> Tensor:
         """One batch."""
@@ -130,6 +139,13 @@ class LoraExpert:
         max_samples: Samples an expert is initialised on at most; None for all.
         view_dropout: Share of training samples that show the query without what encoder-only meta-path steps attach, so
             that the expert answers with and without.
+        min_dev: Questions that early stopping, the decision to keep an adapter, the search for a meta-path and the
+            router should have at least; where dev has fewer, labelled ones are kept from training to join it.
+        tolerance: A trained adapter is kept unless its loss on those questions rises by more than this many standard
+            errors (:func:`meld.expert.decide.judge`).
+        strengths: How far from the start towards the trained weights the adapter may end, in (0, 1]: the one with the
+            lowest loss on those questions is taken, the first without any. Interpolating weights undoes some of what
+            few, partly wrong labels overdo (WiSE-FT, Wortsman et al., 2022).
         gradient_checkpointing: Keep less for the backward pass and compute it again: about a third more time, a
             fraction of the memory, the same gradients. Execution only.
     """
@@ -153,6 +169,9 @@ class LoraExpert:
         train_candidates: int = 7,
         max_samples: int | None = None,
         view_dropout: float = 0.25,
+        min_dev: int = 20,
+        tolerance: float = 0.0,
+        strengths: Sequence[float] = (1.0,),
         gradient_checkpointing: bool = False,
     ) -> None:
         self.rank = rank
@@ -168,6 +187,15 @@ class LoraExpert:
         self.train_candidates = train_candidates
         self.max_samples = max_samples
         self.view_dropout = view_dropout
+        self.min_dev = min_dev
+        self.tolerance = tolerance
+        if not strengths or not all(0 < strength <= 1 for strength in strengths):
+            raise ConfigError(
+                f"strengths are {list(strengths)}; there must be at least one, each above 0 and at most 1",
+                where="expert.strengths",
+                fix="expert.strengths=[1.0]",
+            )
+        self.strengths = tuple(strengths)
         self.gradient_checkpointing = gradient_checkpointing
 
     def fit(
@@ -186,7 +214,7 @@ class LoraExpert:
         start: dict[str, Tensor] | None = None,
         epochs: int | None = None,
         lr_factor: float = 1.0,
-    ) -> dict[str, float]:
+    ) -> dict[str, float | None]:
         """Train an adapter and write it in PEFT's layout.
 
         Args:
@@ -206,8 +234,9 @@ class LoraExpert:
             lr_factor: Multiplies the learning rate (refinement trains more gently).
 
         Returns:
-            Examples and tokens of an epoch, dev loss before and after, and whether training lowered it; where it did
-            not, the adapter is the one it started from.
+            Examples and tokens of an epoch, dev loss before and after (None without a dev set), the gain with its
+            standard error, the strength that was taken, and whether the adapter was kept; where not, it is the one that
+            training started from.
         """
         passes = self.epochs if epochs is None else epochs
         if lm.relative and self.objective != "answer":
@@ -217,7 +246,7 @@ class LoraExpert:
                 set_adapter_state(wrapped, start)
             steps = -(-len(lessons) // (self.batch_size * self.accumulate)) * passes
             module = LitExpert(wrapped, self.objective, self.lr * lr_factor, self.weight_decay, max(1, steps))
-            before = self._dev_loss(module, dev)
+            before = self._dev_losses(module, dev)
             initial = adapter_state(wrapped)
             if lessons and passes:
                 data = SeededData(lessons, dev, self.batch_size, derive(seed, "order"), lambda x: x.encoded.length)
@@ -236,29 +265,58 @@ class LoraExpert:
                     accumulate=self.accumulate,
                 )
             wrapped.model.eval()
-            after = self._dev_loss(module, dev)
-            # Early stopping counts from before the first step (nan, without a dev set, compares false).
-            improved = not after > before
-            if not improved:
+            strength, after = self._settle(module, initial, dev)
+            # Early stopping counts from before the first step.
+            verdict = judge(before, after, self.tolerance)
+            if not verdict.kept:
                 set_adapter_state(wrapped, initial)
             save_adapter(wrapped, out)
         return {
             "examples": len(lessons),
             "tokens": sum(lesson.encoded.length for lesson in lessons),
             "dev_examples": len(dev),
-            "dev_loss_before": before,
-            "dev_loss_after": after,
-            "improved": improved,
+            "dev_loss_before": _mean(before),
+            "dev_loss_after": _mean(after),
+            "gain": _finite(verdict.gain),
+            "gain_error": _finite(verdict.error),
+            "strength": strength,
+            "kept": verdict.kept,
         }
 
-    def _dev_loss(self, module: LitExpert, dev: Sequence[Lesson]) -> float:
-        """Mean dev loss in evaluation mode; nan without a dev set."""
-        if not dev:
-            return float("nan")
+    def _settle(
+        self, module: LitExpert, initial: dict[str, Tensor], dev: Sequence[Lesson]
+    ) -> tuple[float, NDArray[np.float64]]:
+        """Move the adapter to the best of ``strengths``; returns it with the dev losses there, shape (n,)."""
+        trained = adapter_state(module.lm)
+        found: list[tuple[float, NDArray[np.float64]]] = []
+        for strength in self.strengths if dev else self.strengths[:1]:
+            set_adapter_state(module.lm, interpolated(initial, trained, strength))
+            found.append((strength, self._dev_losses(module, dev)))
+        best = min(found, key=lambda tried: float(tried[1].mean())) if dev else found[0]
+        set_adapter_state(module.lm, interpolated(initial, trained, best[0]))
+        return best
+
+    def _dev_losses(self, module: LitExpert, dev: Sequence[Lesson]) -> NDArray[np.float64]:
+        """Loss of each dev example in evaluation mode, shape (n,)."""
         module.lm.model.eval()
-        total = 0.0
+        losses: list[float] = []
         with torch.no_grad():
             for at in range(0, len(dev), self.batch_size):
-                chunk = dev[at : at + self.batch_size]
-                total += float(module.loss(chunk)) * len(chunk)
-        return round(total / len(dev), 6)
+                losses += module.losses(dev[at : at + self.batch_size]).tolist()
+        return np.array(losses, dtype=np.float64)
+
+
+def interpolated(start: dict[str, Tensor], end: dict[str, Tensor], strength: float) -> dict[str, Tensor]:
+    """Adapter weights between two states: ``strength`` 0 is the start, 1 the end, bit for bit."""
+    if strength == 1.0:
+        return end
+    return {name: tensor.lerp(end[name], strength) for name, tensor in start.items()}
+
+
+def _mean(losses: NDArray[np.float64]) -> float | None:
+    """Mean loss; None where there is nothing to average."""
+    return round(float(losses.mean()), 6) if len(losses) else None
+
+
+def _finite(value: float) -> float | None:
+    return round(value, 6) if np.isfinite(value) else None

@@ -1,38 +1,23 @@
-"""The steps a meta-path is made of: what applying an expert does to a query (method section 2).
+"""Steps that need no language model, and the one that fills gaps (method section 2).
 
-A step *attaches* candidates or evidence (BLK, ED, solved by the encoder alone) or *fills* a missing attribute (DI). It
-acts where its attribute aligns with one of the query's, and leaves every other query as it is.
+A step *attaches* candidates or evidence (BLK, ED; EL in :mod:`meld.metapath.link`), *fills* a missing attribute (DI),
+*adds* one (AVE, :mod:`meld.metapath.extract`) or *revises* one (DC, :mod:`meld.metapath.revise`). It acts where one of
+its attributes aligns with one of the query's, never on the one that the query asks for; other queries stay as they are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from typing import Protocol
+from collections.abc import Callable, Sequence
 
-import numpy as np
-
+from meld.metapath.align import Aligner
+from meld.metapath.asking import Asker, question_key, renamed
+from meld.metapath.edits import Edit
 from meld.retriever.cells import CellEvidence, Evidence, cell_facts
 from meld.retriever.partners import Partners, link_facts
-from meld.text import fold
-from meld.types import Entity, Query
+from meld.types import Query
 
-
-class Step(Protocol):
-    """One expert as a step of a path."""
-
-    name: str
-    """The expert's unit."""
-    needs_llm: bool
-    """Whether the step asks a language model, as opposed to the encoder alone."""
-
-    def applies(self, query: Query) -> bool:
-        """Whether the step could change the query."""
-        ...
-
-    def apply(self, queries: Sequence[Query]) -> list[Query]:
-        """The queries with what the step adds; those it does not apply to come back unchanged."""
-        ...
+TUPLES = frozenset({"em", "blk", "di", "ed", "dc", "ave", "el"})
+"""Tasks whose queries show tuples: their attributes are attributes of things. A column's or a schema's are not."""
 
 
 class AttachPartners:
@@ -44,8 +29,6 @@ class AttachPartners:
         partners: Nearest neighbours across the two tables.
     """
 
-    needs_llm = False
-
     def __init__(self, name: str, dataset: str, partners: Partners) -> None:
         self.name = name
         self.dataset = dataset
@@ -53,15 +36,16 @@ class AttachPartners:
 
     def applies(self, query: Query) -> bool:
         """Pairs of two records of the dataset's tables."""
-        return query.task == "em" and query.unit.partition(".")[0] == self.dataset and len(query.rows) == 2
+        return query.task == "em" and query.unit.rpartition(".")[0] == self.dataset and len(query.rows) == 2
 
-    def apply(self, queries: Sequence[Query]) -> list[Query]:
-        """Attach neighbourhood, margin and codes."""
-        return [self._one(query) if self.applies(query) else query for query in queries]
+    def edits(self, queries: Sequence[Query]) -> list[tuple[Edit, ...]]:
+        """Attach neighbourhood, margin and codes; the confidence is the similarity in [0, 1]."""
+        return [self._one(query) if self.applies(query) else () for query in queries]
 
-    def _one(self, query: Query) -> Query:
-        facts = link_facts(self.partners.link(*query.rows), *query.entities)
-        return replace(query, context=(*query.context, *facts))
+    def _one(self, query: Query) -> tuple[Edit, ...]:
+        link = self.partners.link(*query.rows)
+        score = round(min(1.0, max(0.0, (1 + link.similarity) / 2)), 6)
+        return attached(self.name, link_facts(link, *query.entities), score)
 
 
 class AttachCells:
@@ -74,8 +58,6 @@ class AttachCells:
         probability: Probability of an error given evidence features, from a fitted detector.
     """
 
-    needs_llm = False
-
     def __init__(
         self, name: str, dataset: str, cells: CellEvidence, probability: Callable[[Sequence[Evidence]], Sequence[float]]
     ) -> None:
@@ -85,24 +67,23 @@ class AttachCells:
         self.probability = probability
 
     def applies(self, query: Query) -> bool:
-        """Questions about a cell of the dataset's table."""
+        """Questions about a cell of the dataset's table; steps before may have added attributes."""
         return (
             query.task in {"dc", "ed"}
-            and query.unit.partition(".")[0] == self.dataset
+            and query.unit.rpartition(".")[0] == self.dataset
             and query.target in self.cells.table.columns
-            and set(query.entities[0]) == set(self.cells.table.columns)
+            and set(query.entities[0]) >= set(self.cells.table.columns)
         )
 
-    def apply(self, queries: Sequence[Query]) -> list[Query]:
-        """Attach the verdict and the table's suggestion."""
-        acting = [query for query in queries if self.applies(query)]
-        evidence = [self.cells.of(query) for query in acting]
+    def edits(self, queries: Sequence[Query]) -> list[tuple[Edit, ...]]:
+        """Attach the verdict and the table's suggestion; the confidence is that of the verdict."""
+        acting = [i for i, query in enumerate(queries) if self.applies(query)]
+        evidence = [self.cells.of(queries[i]) for i in acting]
         probabilities = self.probability(evidence) if evidence else []
-        changed = {
-            query.id: replace(query, context=(*query.context, *cell_facts(found, probability)))
-            for query, found, probability in zip(acting, evidence, probabilities, strict=True)
-        }
-        return [changed.get(query.id, query) for query in queries]
+        made: list[tuple[Edit, ...]] = [()] * len(queries)
+        for i, found, p in zip(acting, evidence, probabilities, strict=True):
+            made[i] = attached(self.name, cell_facts(found, p), round(max(p, 1 - p), 6))
+        return made
 
 
 class FillMissing:
@@ -111,88 +92,69 @@ class FillMissing:
     Args:
         name: The imputation unit.
         targets: Attributes the expert was trained to fill.
-        ask: Answers imputation queries with the unit's own expert; None where it has no answer.
-        max_queries: Cells that one application asks about at most; further ones stay empty.
+        schema: All attributes of its tuples; a query's attribute is the expert's that it aligns with.
+        asker: Answers imputation queries with the unit's own expert.
+        aligner: Aligns attributes.
+        min_confidence: Answers with a lower score fill nothing.
     """
-
-    needs_llm = True
 
     def __init__(
         self,
         name: str,
         targets: Sequence[str],
-        ask: Callable[[Sequence[Query]], Sequence[str | None]],
-        max_queries: int = 500,
+        schema: Sequence[str],
+        asker: Asker,
+        aligner: Aligner,
+        min_confidence: float = 0.0,
     ) -> None:
         self.name = name
-        self.targets = {fold(target): target for target in targets}
-        self.ask = ask
-        self.max_queries = max_queries
-        self._known: dict[str, str | None] = {}
+        self.targets = frozenset(targets)
+        self.schema = tuple(dict.fromkeys((*schema, *targets)))
+        self.asker = asker
+        self.aligner = aligner
+        self.min_confidence = min_confidence
 
     def applies(self, query: Query) -> bool:
         """Tuples with an empty attribute of the expert's, unless it is what the query itself asks for."""
-        return any(True for _ in self._gaps(query))
+        return bool(self._questions(query))
 
-    def _gaps(self, query: Query) -> list[tuple[int, str]]:
+    def edits(self, queries: Sequence[Query]) -> list[tuple[Edit, ...]]:
+        """Fill the gaps; the confidence is the answer's score."""
+        wanted = [self._questions(query) for query in queries]
+        answers = self.asker.answers({key: asked for found in wanted for _, _, key, asked in found})
         return [
-            (index, attribute)
-            for index, entity in enumerate(query.entities)
-            for attribute, value in entity.items()
-            if not value and fold(attribute) in self.targets and attribute != query.target
+            tuple(
+                Edit(self.name, "fill", index, attribute, "", str(answers[key].output), answers[key].score)
+                for index, attribute, key, _ in found
+                if key in answers and answers[key].score >= self.min_confidence
+            )
+            for found in wanted
         ]
 
-    def apply(self, queries: Sequence[Query]) -> list[Query]:
-        """Fill the gaps; every distinct (tuple, attribute) is asked once."""
-        asked: dict[str, Query] = {}
-        for query in queries:
-            for index, attribute in self._gaps(query):
-                key = _cell_key(query.entities[index], attribute)
-                if key not in self._known and key not in asked and len(asked) < self.max_queries:
-                    asked[key] = Query(
-                        id=f"{query.id}|{self.name}/{index}/{attribute}",
-                        unit=self.name,
-                        task="di",
-                        entities=(query.entities[index],),
-                        target=self.targets[fold(attribute)],
-                        title=query.title,
-                    )
-        if asked:
-            self._known.update(zip(asked, self.ask(list(asked.values())), strict=True))
-        return [self._filled(query) for query in queries]
-
-    def _filled(self, query: Query) -> Query:
-        entities = [dict(entity) for entity in query.entities]
-        changed = False
-        for index, attribute in self._gaps(query):
-            value = self._known.get(_cell_key(query.entities[index], attribute))
-            if value:
-                entities[index][attribute] = value
-                changed = True
-        return replace(query, entities=tuple(entities)) if changed else query
+    def _questions(self, query: Query) -> list[tuple[int, str, str, Query]]:
+        """For every gap its tuple, its attribute, what identifies the question, and the question."""
+        found: list[tuple[int, str, str, Query]] = []
+        if query.task not in TUPLES:
+            return found
+        for index, entity in enumerate(query.entities):
+            match = self.aligner.match(tuple(entity), self.schema)
+            for attribute, value in entity.items():
+                target = match.get(attribute)
+                if value or target not in self.targets or attribute == query.target:
+                    continue
+                shown = renamed(entity, match)
+                asked = Query(
+                    id=f"{query.id}|{self.name}/{index}/{attribute}",
+                    unit=self.name,
+                    task="di",
+                    entities=(shown,),
+                    target=target,
+                    title=query.title,
+                )
+                found.append((index, attribute, question_key(shown, str(target)), asked))
+        return found
 
 
-def _cell_key(entity: Entity, attribute: str) -> str:
-    return "\x1f".join([attribute, *(f"{name}\x1e{value}" for name, value in entity.items())])
-
-
-def apply_path(path: Sequence[str], steps: Mapping[str, Step], queries: Sequence[Query]) -> list[Query]:
-    """Apply a path step by step, each on the result of the one before (``chase: sequential``).
-
-    Args:
-        path: Step names in order.
-        steps: All steps by name.
-        queries: What to augment.
-
-    Returns:
-        One query per query, in order.
-    """
-    current = list(queries)
-    for name in path:
-        current = steps[name].apply(current)
-    return current
-
-
-def changed(before: Sequence[Query], after: Sequence[Query]) -> int:
-    """How many queries a path changed."""
-    return int(np.sum([a.context != b.context or a.entities != b.entities for a, b in zip(before, after, strict=True)]))
+def attached(step: str, facts: Sequence[tuple[str, str]], confidence: float) -> tuple[Edit, ...]:
+    """Facts as edits of the context."""
+    return tuple(Edit(step, "attach", -1, name, "", value, confidence) for name, value in facts)

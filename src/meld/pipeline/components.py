@@ -12,7 +12,7 @@ from meld.config.build import build
 from meld.encoder.contrastive import ContrastiveEncoder
 from meld.engine.base import Engine
 from meld.expert.lora import LoraExpert
-from meld.metapath.policies import MetaPathPolicy
+from meld.metapath.base import MetaPathPolicy
 from meld.refine.base import Refiner
 from meld.retriever.base import Retriever
 from meld.router.base import Router

@@ -64,6 +64,9 @@ class Node:
         seed: Seed derived from the run's seed, the stage and the unit.
         run: Makes it.
         trains: Whether it trains with Lightning, so that ``trainer.isolate`` runs it in a process of its own.
+        version: The stage's version.
+        origin: The options behind a configuration that is only a digest of content, for explanations; no part of the
+            key.
     """
 
     stage: str
@@ -74,6 +77,8 @@ class Node:
     seed: int
     run: Run = field(repr=False, compare=False)
     trains: bool = False
+    version: int = 0
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 from meld.config.build import build
 from meld.config.roster import JOINT
 from meld.config.validate import STAGES
+from meld.config.validate import units as declared_units
 from meld.dataset.base import Dataset
 from meld.dataset.io import digest_unit, save_gold, save_unit
 from meld.dataset.withheld import withhold
@@ -26,7 +27,7 @@ from meld.selector.meld_ds import MeldDS
 from meld.selector.qurating import QuRating
 from meld.stages import annotate, encode, evaluate, infer, init, metapath, refine, route, select, serialize
 from meld.stages.base import Context
-from meld.stages.paths import possible_steps
+from meld.stages.paths import check_seeds, possible_steps
 from meld.store.keys import component_spec, digest
 from meld.store.store import Store
 from meld.task.base import Task
@@ -84,6 +85,9 @@ class _Planner:
         self.open = tuple(u for u in self.units if u not in self.masked)
         self.experts = tuple(u for u in self.open if self.task(u).solver == "llm")
         self.failures: dict[str, Failure] = {}
+        # Units that are withheld or whose data cannot be read are units all the same.
+        every = declared_units(tree)
+        check_seeds(self.c.metapath.seeds, every, tuple(u for u in every if self.task(u).solver == "llm"))
 
     def add(
         self,
@@ -98,7 +102,10 @@ class _Planner:
     ) -> Node:
         seed = derive(self.seed, stage, unit) if seed is None else seed
         key = digest(stage, version, dict(config), {name: node.key for name, node in inputs.items()}, seed)
-        node = Node(stage, unit, key, dict(inputs), dict(config), seed, run, trains)
+        # Content has a digest for a configuration; the options it was read with explain it.
+        name = unit.rpartition(".")[0]
+        origin = {"datasets": {name: component_spec(self.tree["datasets"][name])}} if "content" in config else {}
+        node = Node(stage, unit, key, dict(inputs), dict(config), seed, run, trains, version, origin)
         self.nodes[node.id] = node
         return node
 
@@ -249,7 +256,7 @@ class _Planner:
 
     def index(self, unit: str) -> None:
         def run(context: Context, shop: Workshop) -> None:
-            encode.run_index(context, self.c.encoder)
+            encode.run_index(context, shop.table_embedder(context.inputs["encode"]))
 
         inputs = {"serialize": self.get("serialize", unit), "encode": self.get("encode")}
         self.add("index", unit, encode.INDEX_VERSION, inputs, {"max_length": self.c.encoder.max_length}, run, seed=0)
@@ -290,9 +297,19 @@ class _Planner:
         """Possible steps of a unit's path: with or without those that ask a language model."""
         if not self.c.metapath.max_path:
             return ()
+        policy = self.c.metapath
         known = self.at("annotate", self.units if unit in self.masked else self.open)
-        found = possible_steps(unit, known, self.at("init", self.experts) if llm else ())
+        known = tuple(u for u in known if u not in self.experts or self.reaches(u, "init"))
+        found = possible_steps(unit, known, self.experts, policy.rules, policy.seeds, llm)
         return tuple(u for u in found if u in self.experts or self.task(u).solver == "encoder")
+
+    def seed_config(self, *units: str) -> dict[str, Any]:
+        """The seed paths whose facts experts are trained to read, and their order where it can matter."""
+        policy = self.c.metapath
+        first = {u: policy.seeds.paths(u, self.steps(u, llm=False))[:1] for u in units}
+        longer = any(len(path) > 1 for paths in first.values() for path in paths)
+        chase = {"chase": policy.rules.chase} if longer else {}
+        return {"seed_paths": first[units[0]] if len(units) == 1 else first, **chase}
 
     def init(self, unit: str) -> None:
         steps = self.steps(unit, llm=False)
@@ -314,7 +331,7 @@ class _Planner:
             **self.asking(unit),
             "expert": self.spec["expert"],
             "trainer": self.spec["trainer"],
-            "seed_paths": self.c.metapath.seeds(self.task(unit).name, steps),
+            **self.seed_config(unit),
         }
         self.add("init", unit, init.VERSION, self.unit_inputs(unit, *steps), config, run, trains=True)
 
@@ -477,7 +494,7 @@ class _Planner:
                 questions,
                 {u: shop.unit(context, u) for u in steps},
                 unit,
-                steps,
+                self.c.metapath.rules,
                 self.router,
                 self.c.mixer,
                 self.c.engine,
@@ -510,6 +527,8 @@ class _Planner:
         config = {"weights": self.weights["encoder"], "max_length": self.c.encoder.max_length}
         simple = self.add("baseline", unit, evaluate.BASELINE_VERSION, data, config, baselines, seed=0)
         inputs = {**data, "gold": self.get("gold", unit), "infer": self.get("infer", unit), "baseline": simple}
+        if f"annotate:{unit}" in self.nodes:
+            inputs["annotate"] = self.get("annotate", unit)
         # The bootstrap's seed does not depend on the run's, so that intervals of several seeds are comparable.
         self.add("evaluate", unit, evaluate.VERSION, inputs, {}, run, seed=derive("bootstrap", unit))
 

@@ -64,11 +64,11 @@ def add_masked_annotate(plan: Planner, unit: str) -> None:
 
 def add_masked_path(plan: Planner, unit: str) -> None:
     """The user's seed path for a unit without a dev set; its steps learn from other units, or from nothing."""
-    found = plan.c.metapath.seeds(plan.task(unit).name, plan.steps(unit, llm=True))
+    found = plan.c.metapath.seeds.paths(unit, plan.steps(unit, llm=True))
     path = list(found[0]) if found else []
 
     def run(context: Context, shop: Workshop) -> None:
-        masked.run_path(context, path)
+        masked.run_path(context, path, plan.c.metapath.rules.chase)
 
     plan.add("metapath", unit, metapath.VERSION, {}, {"masked": masked.VERSION, "path": path}, run, seed=0)
 
@@ -95,7 +95,7 @@ def add_joint_init(plan: Planner) -> None:
         "joint": joint.VERSION,
         "expert": plan.spec["expert"],
         "trainer": plan.spec["trainer"],
-        "seed_paths": {u: plan.c.metapath.seeds(plan.task(u).name, steps[u]) for u in experts},
+        **plan.seed_config(*experts),
     }
     behind = dict.fromkeys(step for unit in experts for step in steps[unit])
     inputs = plan.unit_inputs(*experts, *(step for step in behind if step not in experts))

@@ -31,11 +31,14 @@ from meld.pipeline.node import Node, Plan, artifact
 from meld.pipeline.plan import make_plan
 from meld.pipeline.routing import write_routing
 from meld.pipeline.selection import selection_summary
+from meld.report.annotation import ANNOTATION
 from meld.report.console import reasons
 from meld.report.html import write_report
+from meld.report.paths import search_costs, write_paths
 from meld.report.results import Cost, Failure, Row, rows_of, write_costs, write_environment, write_json, write_results
 from meld.stages.base import Context, read_json
 from meld.store.store import Draft, Store
+from meld.store.uses import link_artifacts, note_run
 from meld.types import Score
 
 
@@ -82,6 +85,7 @@ def identity(tree: Mapping[str, Any], choices: Mapping[str, str]) -> dict[str, A
     flat |= {name: choices[name] for name in groups if name in choices}
     flat |= {"proxy": choices.get("backbone@proxy", "")}
     flat |= {name: tree[name] for name in numbers}
+    flat |= {"path_steps": " ".join(tree["path_steps"]), "path_align": tree["path_align"]}
     return flat
 
 
@@ -160,6 +164,7 @@ def execute(
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     record = RunRecord(folder, command)
     record.update()
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(shown), sort_keys=False, allow_unicode=True))
     try:
         store = Store(Path(tree["paths"]["store"]))
         plan = make_plan(tree, store)
@@ -176,7 +181,7 @@ def execute(
         sink = logger.open(folder, shown, folder.name, group)
         try:
             plan, costs = _carry_out(plan, tree, store, record, console, sink)
-            _write_run(plan, tree, shown, choices, folder, store, costs, sink)
+            _write_run(plan, tree, choices, folder, store, costs, sink)
         finally:
             sink.finish()
     except KeyboardInterrupt:
@@ -218,10 +223,15 @@ def _carry_out(
         Exception: What a stage of the whole suite raised, or the last unit that was left.
     """
     made: dict[tuple[str, str], Cost] = {}
+    note_run(store, record.folder)
+    claimed: dict[str, Path] = {}
     with Display(console, len(plan.wanted(tree["until"]))) as display:
         while True:
             nodes = plan.wanted(tree["until"])
             display.expect(len(nodes))
+            # A claim on everything before anything is looked up: `meld store gc` leaves it alone from here on.
+            claimed |= {node.id.replace(":", "."): artifact(store, node) for node in nodes}
+            link_artifacts(record.folder, claimed)
             following = None
             for number, node in enumerate(nodes):
                 if (node.stage, node.key) in made:
@@ -274,6 +284,8 @@ def _make(plan: Plan, node: Node, tree: Mapping[str, Any], store: Store, display
         "config": dict(node.config),
         "inputs": {n: f"{i.stage}/{i.key}" for n, i in node.inputs.items()},
         "seeds": {"run": int(tree["seed"]), "data": int(tree["data_seed"]), "stage": node.seed},
+        "code": {"version": node.version},
+        "origin": dict(node.origin),
     }
     outcome = store.compute(node.stage, node.key, fields, work, force=node.chain_stage in forced, on_wait=waiting)
     manifest = store.manifest(node.stage, node.key)
@@ -323,7 +335,6 @@ def _in_own_process(node: Node, plan: Plan, tree: Mapping[str, Any], draft: Draf
 def _write_run(
     plan: Plan,
     tree: Mapping[str, Any],
-    shown: Mapping[str, Any],
     choices: Mapping[str, str],
     folder: Path,
     store: Store,
@@ -334,10 +345,10 @@ def _write_run(
     nodes = plan.wanted(tree["until"])
     made = {node.id: artifact(store, node) for node in nodes}
     hash_ = config_hash(tree)
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(shown), sort_keys=False, allow_unicode=True))
-    _link(folder / "artifacts", made)
-    write_costs(folder, costs, sum(cost.seconds for cost in costs if not cost.reused))
-    write_environment(folder)
+    link_artifacts(folder, {id_.replace(":", "."): path for id_, path in made.items()})
+    write_costs(folder, costs, sum(cost.seconds for cost in costs if not cost.reused), search_costs(made))
+    write_paths(folder, made)
+    write_environment(folder, {"seed": int(tree["seed"]), "data_seed": int(tree["data_seed"])})
     if not any(node.stage == "evaluate" for node in nodes):
         return
     rows: list[Row] = []
@@ -354,22 +365,11 @@ def _write_run(
     config = {**identity(tree, choices), "synthetic": list(plan.synthetic)}
     write_results(folder, config, hash_, rows, plan.failures)
     write_routing(plan, made, folder, sink)
+    reports = {u: made[f"evaluate:{u}"] / "annotation.json" for u in plan.scored}
+    annotated = {u: read_json(path) for u, path in reports.items() if path.is_file()}
+    write_json(folder / ANNOTATION, {"annotator": config.get("annotator", ""), "units": annotated})
     selection = selection_summary(plan.scored, made, costs, folder)
     if selection:
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
     write_report(folder)
     sink.summary({f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]})
-
-
-def _link(folder: Path, made: Mapping[str, Path]) -> None:
-    """Readable links from the run to the artifacts it used: ``artifacts/<stage>.<unit>``."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    for id_, path in made.items():
-        link = folder / id_.replace(":", ".")
-        target = os.path.relpath(path, folder)
-        try:
-            link.symlink_to(target)
-        except OSError:
-            # File systems without symbolic links get a file that names the place.
-            link.with_suffix(".path.txt").write_text(target + "\n")

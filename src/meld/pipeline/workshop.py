@@ -8,7 +8,7 @@ from pathlib import Path
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.encoder.contrastive import ContrastiveEncoder
-from meld.encoder.vectors import Embedder
+from meld.encoder.vectors import Embedder, Repeats
 from meld.progress import quiet_libraries
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
@@ -40,6 +40,7 @@ class Workshop:
         self.lenders = dict(lenders or {})
         self._models: dict[str, LanguageModel] = {}
         self._embedders: dict[str, Embedder] = {}
+        self._repeats: dict[str, Repeats] = {}
         self._units: dict[tuple[str, str], Unit] = {}
         self._writers: dict[int, PromptWriter] = {}
 
@@ -70,6 +71,10 @@ class Workshop:
         if place not in self._embedders:
             self._embedders[place] = self.encoder.open(None if encode is None else encode / "model")
         return self._embedders[place]
+
+    def table_embedder(self, encode: Path) -> Repeats:
+        """The trained encoder, which remembers whole tables for the next unit that has them."""
+        return self._repeats.setdefault(str(encode), Repeats(self.embedder(encode)))
 
     def unit(self, context: Context, name: str) -> Unit:
         """A unit from a stage's inputs ``data:<unit>``, ``index:<unit>`` and, if declared, ``annotate:<unit>``."""

@@ -11,7 +11,10 @@ from typing import Any
 
 import jinja2
 
+from meld.report.annotation import ANNOTATION, annotation_lines
 from meld.report.console import duration, reasons
+from meld.report.explain import as_line, explained
+from meld.report.paths import path_lines
 from meld.report.results import (
     ENVIRONMENT,
     ROUTING,
@@ -183,7 +186,10 @@ def render_run(run: Path) -> str:
             stages=stage_times(costs) if costs else [],
             artifacts=sorted(costs.stages, key=lambda cost: stage_order(cost.stage)) if costs else [],
             answers=[_answers(path) for path in sorted((run / "predictions").glob("*.parquet"))],
+            explained=explained(run),
+            paths=path_lines(run, {s["unit"]: float(s["seconds"]) for s in costs.searches} if costs else {}),
             selections=unit_selections(run),
+            annotation=annotation_lines(_optional(run / ANNOTATION)),
             surroundings=_optional(run / ENVIRONMENT),
             status=_optional(run / STATUS),
             config_text=config_file.read_text(encoding="utf-8", errors="replace") if config_file.is_file() else "",
@@ -202,6 +208,8 @@ def environment() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     found.filters["duration"] = duration
+    found.filters["shorten"] = lambda value: shorten(str(value))
+    found.filters["line"] = as_line
     found.filters["percent"] = lambda value: f"{min(100.0, max(0.0, 100 * value)):.2f}%"
     found.globals["style"] = (folder / "style.css").read_text(encoding="utf-8")
     found.globals["task_names"] = TASK_NAMES

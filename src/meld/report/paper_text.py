@@ -77,10 +77,13 @@ def rich_table(table: PaperTable) -> Group:
     shown.add_column("dataset", overflow="fold")
     shown.add_column("task", no_wrap=True)
     shown.add_column("row", overflow="fold")
-    for name in ("measured", "published", f"difference to {table.rows.get(table.reference, table.reference)}"):
+    every = lines(table)
+    # A sweep of one's own has nothing published to stand beside it.
+    papers = any(cell is not None and cell.published for _, _, cell in every)
+    names = ["measured", *(["published"] if papers else [])]
+    for name in (*names, f"difference to {table.rows.get(table.reference, table.reference)}"):
         shown.add_column(name, justify="right")
     shown.add_column("seeds × n", justify="right", no_wrap=True)
-    every = lines(table)
     above: Column | None = None
     for place, (column, row, cell) in enumerate(every):
         first = column != above
@@ -90,7 +93,7 @@ def rich_table(table: PaperTable) -> Group:
             f"{column.task} {COSTS.get(column.metric, column.metric)}" if first else "",
             Text(table.rows[row], style="bold" if row == table.reference else ""),
             Text(measured(cell, column), style="" if cell is not None and cell.values else "dim"),
-            Text(printed(cell), style="dim"),
+            *([Text(printed(cell), style="dim")] if papers else []),
             Text(difference(cell.delta) if cell is not None else ""),
             Text(counts(cell), style="dim"),
             end_section=place + 1 < len(every) and every[place + 1][0] != column,

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import product
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import yaml
+
+from meld.errors import DataError
 from meld.report.results import read_json, write_json
 
 SWEEP = "sweep.json"
 JOB = "job.json"
+RUN = "run.json"
+CONFIG = "config.yaml"
 SEEDS = ("seed", "data_seed")
 """Swept keys that repeat a row instead of making one."""
 
@@ -36,6 +42,10 @@ class SweepRecord:
     def jobs(self) -> int:
         """How many jobs it has."""
         return prod(len(values) for values in self.grid.values())
+
+    def combinations(self) -> list[dict[str, str]]:
+        """What is swept in each job, in the order of the jobs."""
+        return [dict(zip(self.grid, values, strict=True)) for values in product(*self.grid.values())]
 
     @property
     def rows(self) -> tuple[str, ...]:
@@ -79,6 +89,68 @@ def read_record(folder: Path) -> SweepRecord | None:
         grid,
         dict(content.get("paper") or {}),
     )
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a run's configuration came from.
+
+    Attributes:
+        command: What the user typed.
+        overrides: The overrides of this job, presets among them.
+        choices: Group to chosen option, as composed.
+        config_dir: The folder of private configuration that took part; empty for none.
+    """
+
+    command: str
+    overrides: tuple[str, ...] = ()
+    choices: Mapping[str, str] = field(default_factory=dict)
+    config_dir: str = ""
+
+
+def write_origin(folder: Path, origin: Origin) -> Path:
+    """Write ``run.json`` of a run directory."""
+    content = {
+        "command": origin.command,
+        "overrides": list(origin.overrides),
+        # Pairs, because the order of choices is that of precedence.
+        "choices": [[group, option] for group, option in origin.choices.items()],
+        "config_dir": origin.config_dir,
+    }
+    return write_json(folder / RUN, content)
+
+
+def read_origin(folder: Path) -> Origin | None:
+    """Read ``run.json`` of a run directory; None where there is none.
+
+    Raises:
+        DataError: If it is no JSON.
+    """
+    if not (folder / RUN).is_file():
+        return None
+    content = read_json(folder / RUN)
+    return Origin(
+        str(content.get("command") or ""),
+        tuple(str(word) for word in content.get("overrides") or ()),
+        {str(group): str(option) for group, option in content.get("choices") or ()},
+        str(content.get("config_dir") or ""),
+    )
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """The configuration of a run directory, without secrets.
+
+    Raises:
+        DataError: If it is missing or no mapping.
+    """
+    fix = "give a directory that holds one run, or repeat the run's command"
+    try:
+        found = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError("The run's configuration cannot be read.", where=str(folder / CONFIG), fix=fix) from error
+    if not isinstance(found, dict):
+        raise DataError("The run's configuration is not one.", where=str(folder / CONFIG), fix=fix)
+    return found
 
 
 def write_job(folder: Path, swept: Mapping[str, str]) -> Path:

@@ -9,11 +9,11 @@ import os
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from meld.errors import DataError, UserError
+from meld.store.machine import code_version, dependencies, hardware
 from meld.types import Score
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ COSTS = "costs.json"
 STATUS = "status.json"
 ROUTING = "routing.json"
 SELECTION = "selection.json"
+PATHS = "paths.json"
 ENVIRONMENT = "environment.json"
 
 OWN_SYSTEMS = ("meld", "meld_ds")
@@ -176,10 +177,13 @@ class Costs:
     Attributes:
         stages: In the order they ran.
         total_seconds: Wall-clock time of this run.
+        searches: What the meta-path search of each unit took (paths evaluated, queries asked, seconds), whenever that
+            was.
     """
 
     stages: tuple[Cost, ...]
     total_seconds: float
+    searches: tuple[Mapping[str, Any], ...] = ()
 
 
 def rows_of(dataset: str, task: str, system: str, scores: Sequence[Score], config_hash: str) -> list[Row]:
@@ -244,9 +248,14 @@ def read_results(run: Path) -> Results:
         raise _foreign(run / RESULTS) from error
 
 
-def write_costs(run: Path, stages: Sequence[Cost], total_seconds: float) -> Path:
-    """Write costs.json, stages in the order given."""
-    return write_json(run / COSTS, {"stages": [asdict(cost) for cost in stages], "total_seconds": total_seconds})
+def write_costs(
+    run: Path, stages: Sequence[Cost], total_seconds: float, searches: Sequence[Mapping[str, Any]] = ()
+) -> Path:
+    """Write costs.json, stages and searches in the order given."""
+    content: dict[str, Any] = {"stages": [asdict(cost) for cost in stages], "total_seconds": total_seconds}
+    if searches:
+        content["searches"] = list(searches)
+    return write_json(run / COSTS, content)
 
 
 def read_costs(run: Path) -> Costs | None:
@@ -259,18 +268,29 @@ def read_costs(run: Path) -> Costs | None:
         return None
     content = read_json(run / COSTS)
     try:
-        return Costs(tuple(Cost(**cost) for cost in content["stages"]), float(content["total_seconds"]))
+        stages = tuple(Cost(**cost) for cost in content["stages"])
+        return Costs(stages, float(content["total_seconds"]), tuple(content.get("searches") or ()))
     except (KeyError, TypeError) as error:
         raise _foreign(run / COSTS) from error
 
 
-def write_environment(run: Path) -> Path:
-    """Record what the run ran on (versions, machine kind) for the report's header; no part of a result's identity."""
-    installed = {str(found.name).lower(): found.version for found in metadata.distributions() if found.name}
-    versions = {"python": platform.python_version()}
-    versions.update({package: installed[package] for package in _PACKAGES if package in installed})
-    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores"
-    return write_json(run / ENVIRONMENT, {"versions": versions, "machine": machine})
+def write_environment(run: Path, seeds: Mapping[str, int] | None = None) -> Path:
+    """Record what the run ran on: code, dependency versions, hardware and seeds; no part of a result's identity.
+
+    Args:
+        run: The run directory.
+        seeds: The run's seeds by name.
+    """
+    every = dependencies()
+    content = {
+        "code": code_version(),
+        "versions": {name: every[name] for name in ("python", *_PACKAGES) if name in every},
+        "dependencies": every,
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPU cores",
+        "hardware": hardware(),
+        "seeds": dict(seeds or {}),
+    }
+    return write_json(run / ENVIRONMENT, content)
 
 
 def load_results(pattern: str | Path) -> pd.DataFrame:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from rich.table import Table
@@ -14,6 +16,7 @@ from rich.text import Text
 
 from meld.errors import DataError, UserError
 from meld.report.console import duration
+from meld.report.record import read_job, read_record
 from meld.report.results import RESULTS, STATUS, read_json
 
 _CONFIG = "config.yaml"
@@ -32,7 +35,8 @@ class JobState:
         total: Stages of the run; 0 where unknown.
         started: ISO time; empty where unknown.
         updated: Last sign of life, ISO time.
-        seconds: From start to the last sign of life.
+        seconds: From start to the last sign of life; to now while it runs.
+        left: Seconds it may still take, a guess from other jobs of the sweep or from its own pace; None if unknown.
         error: What went wrong; empty if nothing did.
         command: The command that runs it, which also continues it.
         host: Machine it runs on.
@@ -49,10 +53,18 @@ class JobState:
     error: str = ""
     command: str = ""
     host: str = ""
+    left: float | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the command has to be given again for it."""
+        return self.state in ("failed", "killed", "waiting")
 
 
 def job_states(directory: Path) -> list[JobState]:
-    """The state of a run directory or of every job of a sweep directory, sorted by name.
+    """The state of a run directory or of every job of a sweep directory, in the order of the jobs.
+
+    Jobs that a sweep's record names and that have no directory yet are waiting.
 
     Raises:
         UserError: If the directory does not exist or holds no run.
@@ -60,18 +72,30 @@ def job_states(directory: Path) -> list[JobState]:
     if not directory.is_dir():
         raise UserError("There is no such directory.", where=str(directory), fix="give a run or sweep directory")
     states = []
+    record = read_record(directory)
+    begun: set[tuple[tuple[str, str], ...]] = set()
     for folder, below, files in os.walk(directory):
         below.sort()
         if {STATUS, RESULTS, _CONFIG} & set(files):
             below.clear()
             states.append(_job(Path(folder), Path(folder).relative_to(directory).as_posix()))
+            begun.add(tuple(sorted(read_job(Path(folder)).items())))
+    states.sort(key=lambda job: _natural(job.name))
+    if record is not None:
+        states += [
+            JobState(
+                ",".join(f"{key}={value}" for key, value in values.items()) or "run", "waiting", command=record.command
+            )
+            for values in record.combinations()
+            if tuple(sorted(values.items())) not in begun
+        ]
     if not states:
         raise UserError(
             "No run was found here: no status.json, results.json or config.yaml in it or below.",
             where=str(directory),
             fix="give a directory below outputs/runs or outputs/sweeps",
         )
-    return sorted(states, key=lambda job: _natural(job.name))
+    return _with_guesses(states)
 
 
 def has_failed(directory: Path) -> bool:
@@ -89,7 +113,8 @@ def status_table(directory: Path) -> Table:
     table = Table(title=Text(str(directory)), title_style="bold", caption_justify="left")
     for heading in ("job", "state", "stage", "started", "last sign of life"):
         table.add_column(heading, overflow="fold")
-    table.add_column("time", justify="right", no_wrap=True)
+    for heading in ("time", "left"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for job in jobs:
         progress = f"{job.stage} {job.done}/{job.total}".strip() if job.total else job.stage
         elsewhere = job.state == "running" and job.host not in ("", socket.gethostname())
@@ -100,6 +125,7 @@ def status_table(directory: Path) -> Table:
             _clock(job.started),
             _clock(job.updated),
             duration(job.seconds) if job.seconds else "",
+            f"≈ {duration(job.left)}" if job.left is not None else "",
         )
     table.caption = _caption(jobs)
     return table
@@ -108,13 +134,64 @@ def status_table(directory: Path) -> Table:
 def _caption(jobs: list[JobState]) -> Text:
     counts = [f"{count} {state}" for state in _STYLES if (count := sum(job.state == state for job in jobs))]
     text = Text(" · ".join(counts), style="not italic")
+    left = _left(jobs)
+    if left is not None:
+        text.append(f" · about {duration(left)} left")
     for job in jobs:
         if job.error:
             text.append(f"\n{job.name}: ", style="bold red not italic").append(job.error, style="not italic")
-    open_jobs = [job for job in jobs if job.state in ("failed", "killed", "waiting")]
-    for command in dict.fromkeys(job.command for job in open_jobs if job.command):
+    for command in _commands(jobs):
         text.append("\ncontinue with: ", style="bold not italic").append(command, style="not italic")
     return text
+
+
+def status_json(directory: Path) -> dict[str, Any]:
+    """The states of :func:`job_states` as plain data: ``jobs``, ``counts``, ``seconds_left``, ``continue_with``.
+
+    Raises:
+        UserError: As :func:`job_states`.
+    """
+    jobs = job_states(directory)
+    return {
+        "jobs": [asdict(job) for job in jobs],
+        "counts": {state: sum(job.state == state for job in jobs) for state in _STYLES},
+        "seconds_left": _left(jobs),
+        "continue_with": _commands(jobs),
+    }
+
+
+def _commands(jobs: Sequence[JobState]) -> list[str]:
+    """What continues jobs; while some run, those that wait will most likely come to their turn by themselves."""
+    lively = any(job.state == "running" for job in jobs)
+    waits = ("failed", "killed") if lively else ("failed", "killed", "waiting")
+    return list(dict.fromkeys(job.command for job in jobs if job.state in waits and job.command))
+
+
+def _with_guesses(jobs: Sequence[JobState]) -> list[JobState]:
+    """Jobs with the seconds they may still take: as long as the median of those done, else by their own pace."""
+    done = [job.seconds for job in jobs if job.state == "done" and job.seconds]
+    usual = median(done) if done else None
+    found = []
+    for job in jobs:
+        left = None
+        if job.state == "running" and usual is not None:
+            left = max(0.0, usual - job.seconds)
+        elif job.state == "running" and 0 < job.done < job.total:
+            left = job.seconds / job.done * (job.total - job.done)
+        elif job.open:
+            left = usual
+        found.append(replace(job, left=left))
+    return found
+
+
+def _left(jobs: Sequence[JobState]) -> float | None:
+    """Seconds until all is done, with as many at a time as run now; None if that cannot be guessed."""
+    unfinished = [job for job in jobs if job.state != "done"]
+    if not unfinished or any(job.left is None for job in unfinished):
+        return None
+    at_once = max(1, sum(job.state == "running" for job in jobs))
+    guesses = [job.left or 0.0 for job in unfinished]
+    return max(*guesses, sum(guesses) / at_once)
 
 
 def _job(folder: Path, name: str) -> JobState:
@@ -131,6 +208,8 @@ def _job(folder: Path, name: str) -> JobState:
     if state == "running" and host == socket.gethostname() and not _alive(content.get("pid"), _moment(updated)):
         state, error = "killed", error or f"process {content.get('pid')} is gone"
     begin, end = _moment(started), _moment(updated)
+    if state == "running" and end is not None:
+        end = max(end, datetime.now(timezone.utc))
     return JobState(
         name=name,
         state=state or "waiting",

@@ -54,7 +54,10 @@ def twins(query: Query, sample: Sample) -> bool:
         return True
     if query.id.partition(">")[0] == sample.query.id.partition(">")[0]:
         return True
-    same_target = query.target == sample.query.target
-    if query.rows and query.rows == sample.query.rows and same_target:
+    if query.target != sample.query.target:
+        return False
+    # A pair asked about the other way round is the same pair.
+    if query.rows and sorted(query.rows) == sorted(sample.query.rows):
         return True
-    return same_target and list(map(dict, query.entities)) == list(map(dict, sample.query.entities))
+    theirs = list(map(dict, sample.query.entities))
+    return list(map(dict, query.entities)) in (theirs, theirs[::-1])

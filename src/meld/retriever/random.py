@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from meld.retriever.base import Demonstrations, twins
+from meld.retriever.base import Demonstrations
+from meld.retriever.ranking import Corpus
 from meld.seeds import generator
 from meld.types import Query, Sample
 
@@ -17,10 +18,12 @@ class RandomRetriever:
 
     Args:
         n_demos: Demonstrations per query.
+        max_similarity: Samples more similar than this count as near-duplicates of the query and are passed over.
     """
 
-    def __init__(self, n_demos: int) -> None:
+    def __init__(self, n_demos: int, max_similarity: float = 0.999) -> None:
         self.n_demos = n_demos
+        self.max_similarity = max_similarity
 
     def retrieve(
         self,
@@ -30,10 +33,12 @@ class RandomRetriever:
         corpus_vectors: NDArray[np.float32],
         seed: int,
     ) -> list[Demonstrations]:
-        """``n_demos`` samples of each query, drawn without replacement; never the query itself."""
+        """``n_demos`` samples of each query, drawn without replacement; never the query itself or a near-duplicate."""
+        base = Corpus(corpus, corpus_vectors, False, self.max_similarity)
         found = []
-        for query in queries:
-            order = generator(seed, query.id).permutation(len(corpus))
-            kept = [corpus[i].id for i in order if not twins(query, corpus[i])][: self.n_demos]
-            found.append(Demonstrations(tuple(kept), tuple(0.0 for _ in kept)))
+        for query, vector in zip(queries, query_vectors, strict=True):
+            similarity = base.similarity(vector)
+            allowed = base.allowed(query, similarity)
+            order = [int(i) for i in generator(seed, query.id).permutation(len(corpus)) if allowed[i]]
+            found.append(base.first(query, order, similarity, self.n_demos))
         return found

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from meld.annotator.base import Annotator, Surroundings
+from meld.annotator.across import DONOR_TASKS, made_of_tuples
+from meld.annotator.base import Annotator, Surroundings, nothing_added
 from meld.dataset.io import load_unit, save_samples
 from meld.encoder.vectors import Embedder, Vectors
 from meld.retriever.base import Demonstrations, Retriever
@@ -15,19 +16,22 @@ from meld.stages.unit import Unit, save_demonstrations
 from meld.task.base import Task
 from meld.types import Query, Sample
 
-VERSION = 2
+VERSION = 4
 
 
 def donors(unit: str, units: tuple[str, ...]) -> tuple[str, ...]:
     """Units whose labelled samples may be transformed into samples of a unit (method section 2, self-annotation (b)).
 
-    Cells are corrupted within a dataset; a matching pair with a masked attribute becomes an imputation query anywhere.
+    Cells are corrupted within a dataset; a matching pair with a masked attribute becomes an imputation query anywhere,
+    and so do tuples whose title holds an attribute (AVE) and columns that are named as a type (CTA).
     """
     dataset, _, task = unit.rpartition(".")
     if task in {"ed", "dc"}:
         return tuple(u for u in units if u in {f"{dataset}.ed", f"{dataset}.dc"})
     if task == "di":
         return tuple(u for u in units if u.endswith(".em"))
+    if task in {"ave", "cta"}:
+        return tuple(u for u in units if u.rpartition(".")[2] in DONOR_TASKS)
     return ()
 
 
@@ -54,7 +58,8 @@ def run(
     for donor, path in sorted(context.group("donor").items()):
         given = load_unit(path)
         rng = generator(context.seed, "transform", donor)
-        for sample in tasks[given.task].transforms(given.train, given, rng):
+        made = made_of_tuples(given, data, rng) or tasks[given.task].transforms(given.train, given, rng)
+        for sample in made:
             if sample.query.task == data.task:
                 donated[sample.id] = replace(sample, query=replace(sample.query, unit=data.unit))
     few_shot = (*data.train, *data.dev)
@@ -67,6 +72,9 @@ def run(
     )
     annotated = annotator.annotate(data, around, list(donated.values()), derive(context.seed, "annotate"))
     samples = annotated.samples
+    message = nothing_added(data, annotated)
+    if message and unit.task.solver == "llm":
+        context.progress.say(message)
     save_samples(samples, context.out / "samples.parquet")
     texts = {t for s in samples for t in unit.task.encoder_texts(s.query, unit.serializer.text)}
     missing = sorted(text for text in texts if text not in unit.vectors)

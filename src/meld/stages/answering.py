@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,23 @@ from meld.types import Prediction, Prompt, Query
 _KEPT_OPTIONS = 50
 
 
+@dataclass(frozen=True)
+class Answered:
+    """A prediction with what it was made of.
+
+    Attributes:
+        prediction: The answer.
+        prompt: What was asked.
+        probabilities: Of the prediction's options, in their order; empty where the answer was written.
+        evidence: What retrieval alone gives these options, in their order; empty where it was not asked.
+    """
+
+    prediction: Prediction
+    prompt: Prompt
+    probabilities: tuple[float, ...] = ()
+    evidence: tuple[float, ...] = ()
+
+
 def answer(
     questions: Questions,
     queries: Sequence[Query],
@@ -28,6 +46,20 @@ def answer(
     mixes: str = "weights",
     what: str = "answer",
 ) -> list[Prediction]:
+    """Answer a unit's queries, as :func:`answer_fully` does, one prediction per query, in order."""
+    return [a.prediction for a in answer_fully(questions, queries, model, gates, backbone, progress, mixes, what)]
+
+
+def answer_fully(
+    questions: Questions,
+    queries: Sequence[Query],
+    model: MixtureModel,
+    gates: NDArray[np.float64],
+    backbone: HuggingFaceBackbone,
+    progress: Progress,
+    mixes: str = "weights",
+    what: str = "answer",
+) -> list[Answered]:
     """Answer a unit's queries, each under its own mixture of experts.
 
     Args:
@@ -42,7 +74,7 @@ def answer(
         what: Name of the step for the display.
 
     Returns:
-        One prediction per query, in order.
+        One answer per query, in order.
     """
     prompts = questions.prompts(queries)
     answerable = [i for i, prompt in enumerate(prompts) if prompt.options is None or len(prompt.options) > 0]
@@ -67,22 +99,34 @@ def answer(
         distributions = [reply.probabilities for reply in replies]
         texts = [reply.text for reply in replies]
     task = questions.unit.task
-    out: list[Prediction] = [_unanswered(query, model.experts, row) for query, row in zip(queries, gates, strict=True)]
+    out = [Answered(_unanswered(q, model.experts, g), p) for q, g, p in zip(queries, gates, prompts, strict=True)]
     for position, prompt, probabilities, text in zip(answerable, asked, distributions, texts, strict=True):
         experts, weights = _mixture(model.experts, gates[position])
         if prompt.options is not None:
             order = np.argsort(-probabilities, kind="stable")
-            out[position] = Prediction(
+            kept = [int(i) for i in order[:_KEPT_OPTIONS]]
+            prediction = Prediction(
                 query_id=queries[position].id,
-                output=prompt.options[int(order[0])],
-                score=round(float(probabilities[order[0]]), 6),
+                output=prompt.options[kept[0]],
+                score=round(float(probabilities[kept[0]]), 6),
                 experts=experts,
                 weights=weights,
-                options=tuple(prompt.options[int(i)] for i in order[:_KEPT_OPTIONS]),
+                options=tuple(prompt.options[i] for i in kept),
             )
+            chances = tuple(round(float(probabilities[i]), 6) for i in kept)
+            out[position] = Answered(prediction, prompt, chances, _evidence(prompt, kept))
         else:
-            out[position] = _read(task, queries[position], text, experts, weights)
+            out[position] = Answered(_read(task, queries[position], text, experts, weights), prompt)
     return out
+
+
+def _evidence(prompt: Prompt, kept: Sequence[int]) -> tuple[float, ...]:
+    """Probabilities of some of a prompt's options by the retrieved evidence alone."""
+    if not prompt.log_prior:
+        return ()
+    prior = np.array(prompt.log_prior)
+    shares = np.exp(prior - np.logaddexp.reduce(prior))
+    return tuple(round(float(shares[i]), 6) for i in kept)
 
 
 def _read(task: Task, query: Query, text: str, experts: tuple[str, ...], weights: tuple[float, ...]) -> Prediction:

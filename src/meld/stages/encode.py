@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from meld.encoder.contrastive import ContrastiveEncoder
-from meld.encoder.vectors import Vectors
+from meld.encoder.vectors import Embeds, Vectors
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.serialize import load_alignments
 from meld.trainer.fit import LightningTrainer
 
-VERSION = 1
-INDEX_VERSION = 1
+VERSION = 2
+INDEX_VERSION = 2
 
 
 def run(context: Context, encoder: ContrastiveEncoder, trainer: LightningTrainer) -> None:
@@ -34,13 +36,16 @@ def run(context: Context, encoder: ContrastiveEncoder, trainer: LightningTrainer
     write_json(context.out / "alignments.json", counts)
 
 
-def run_index(context: Context, encoder: ContrastiveEncoder) -> None:
-    """Embed a unit's texts.
+def run_index(context: Context, embedder: Embeds) -> None:
+    """Embed a unit's texts, part by part.
+
+    A part shares no pass with another, so that a table's vectors are the same in every unit that has the table, and an
+    embedder that remembers them embeds the table once.
 
     Args:
-        context: Inputs ``serialize`` and ``encode``.
-        encoder: Opens the trained encoder.
+        context: Input ``serialize``.
+        embedder: The trained encoder.
     """
-    texts = read_json(context.inputs["serialize"] / "texts.json")
-    embedder = encoder.open(context.inputs["encode"] / "model")
-    Vectors.of(texts, embedder, context.progress).save(context.out)
+    parts = read_json(context.inputs["serialize"] / "texts.json")
+    arrays = [embedder.embed(part, context.progress) for part in parts]
+    Vectors([text for part in parts for text in part], np.concatenate(arrays)).save(context.out)

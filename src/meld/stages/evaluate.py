@@ -5,20 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 
-from meld.dataset.io import load_gold, load_predictions, load_unit, save_predictions
-from meld.encoder.vectors import Embedder, Vectors
+from meld.dataset.io import load_gold, load_predictions, load_samples, load_unit, save_predictions
+from meld.encoder.vectors import Embedder, Memory
+from meld.evaluate.annotation import annotation_quality
 from meld.evaluate.baselines import knn_label, majority, mutual_nn, nearest_name, similarity_lr
 from meld.evaluate.compat import compat_scores
 from meld.evaluate.metrics import is_correct, score
-from meld.stages.base import Context, write_json
+from meld.stages.base import Context, read_json, write_json
 from meld.types import Gold, Prediction, Query, UnitData
 
-VERSION = 3
+VERSION = 4
 BASELINE_VERSION = 2
 
 
@@ -30,13 +29,7 @@ def run_baselines(context: Context, embedder: Embedder) -> None:
         embedder: The *untouched* encoder.
     """
     data = load_unit(context.inputs["data"])
-    cache = Vectors([], embedder.embed([]))
-
-    def embed(texts: Sequence[str]) -> NDArray[np.float32]:
-        nonlocal cache
-        cache = cache.extended(texts, embedder)
-        return cache.get(list(texts))
-
+    embed = Memory(embedder).embed
     made: dict[str, list[Prediction]] = {"majority": majority(data)}
     if data.task in {"em", "sm"}:
         made["similarity_lr"] = similarity_lr(data, embed)
@@ -53,10 +46,10 @@ def run_baselines(context: Context, embedder: Embedder) -> None:
 
 
 def run(context: Context, seed: int) -> None:
-    """Write ``scores.json`` (system to scores) and ``predictions.parquet`` with gold and correctness.
+    """Write ``scores.json`` (system to scores), ``predictions.parquet`` with gold, and ``annotation.json``.
 
     Args:
-        context: Inputs ``data``, ``gold``, ``infer``, ``baseline``.
+        context: Inputs ``data``, ``gold``, ``infer``, ``baseline`` and, for a unit that was annotated, ``annotate``.
         seed: Seeds the bootstrap.
     """
     data = load_unit(context.inputs["data"])
@@ -76,6 +69,11 @@ def run(context: Context, seed: int) -> None:
         scores[system] = [asdict(s) for s in (*strict, *compat_scores(data.task, kept, gold, dirty, seed))]
     write_json(context.out / "scores.json", scores)
     _write_predictions(context, data, predictions, gold)
+    if "annotate" in context.inputs:
+        samples = load_samples(context.inputs["annotate"] / "samples.parquet")
+        report = read_json(context.inputs["annotate"] / "report.json")
+        report["quality"] = annotation_quality(data.task, samples, data.pool, hidden)
+        write_json(context.out / "annotation.json", report)
 
 
 def _write_predictions(context: Context, data: UnitData, predictions: Sequence[Prediction], gold: Gold) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,23 @@ from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_predictions, save_predictions
 from meld.engine.base import Engine
-from meld.retriever.cells import evidence_of
+from meld.metapath.base import StepRules
+from meld.metapath.edits import Walk
+from meld.metapath.record import Asked, save_asked
+from meld.retriever.cells import CellEvidence, cell_facts, evidence_of
 from meld.retriever.detect import Detector
+from meld.retriever.partners import Partners
 from meld.router.base import Router
+from meld.stages.answering import Answered
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.metapath import load_path
 from meld.stages.panel import Mixer, Panel, follow_path
-from meld.stages.paths import fit_detector
+from meld.stages.paths import encoder_answers, encoder_ranking, fit_detector
 from meld.stages.unit import Questions, Unit
-from meld.task.ed import ERROR
+from meld.task.ed import CORRECT, ERROR
 from meld.types import Prediction, Query
 
-VERSION = 3
+VERSION = 4
 
 
 def run_llm(
@@ -30,7 +36,7 @@ def run_llm(
     questions: Mapping[str, Questions],
     others: Mapping[str, Unit],
     name: str,
-    step_names: Sequence[str],
+    rules: StepRules,
     router: Router,
     mixer: Mixer,
     engine: Engine,
@@ -38,7 +44,7 @@ def run_llm(
     lm: LanguageModel,
     exclude: Sequence[str] = (),
 ) -> None:
-    """Write ``predictions.parquet`` and ``routing.json``.
+    """Write ``predictions.parquet``, ``asked.parquet`` (what each question became on the way) and ``routing.json``.
 
     Args:
         context: Inputs ``refine:<unit>`` (all experts), ``route``, ``register:<name>`` (registered experts),
@@ -47,7 +53,7 @@ def run_llm(
         questions: Questions of the unit and of the units whose experts are steps.
         others: Units that are steps.
         name: The unit.
-        step_names: Those units' names.
+        rules: How steps act.
         router: Opens the trained router.
         mixer: Makes gates from weights.
         engine: Runs mixtures.
@@ -60,13 +66,14 @@ def run_llm(
     asked, skipped = split_queries(unit, context.inputs.get("flags"))
     path = tuple(step for step in load_path(context.inputs["metapath"]) if step not in exclude)
     texts = [unit.query_text(query) for query in asked]
-    asked = follow_path(
+    walked = follow_path(
         path,
         unit,
         others,
         questions,
         {step: folder / "adapter" for step, folder in context.group("init").items()},
         asked,
+        rules,
         backbone,
         lambda: lm,
         context.progress,
@@ -74,9 +81,10 @@ def run_llm(
     adapters, added = _roster(context)
     panel = Panel(router, context.inputs["route"] / "router", adapters, added, mixer, engine, lm, exclude)
     try:
-        found = panel.answer(own, texts, asked, backbone, context.progress)
+        found = panel.answer(own, texts, walked.queries, backbone, context.progress)
     finally:
         panel.close()
+    save_asked(asked_of(walked, found.answers), context.out / "asked.parquet")
     predictions = sorted([*found.predictions, *skipped], key=lambda p: p.query_id)
     save_predictions(predictions, context.out / "predictions.parquet")
     write_json(context.out / "routing.json", found.usage(path))
@@ -89,6 +97,23 @@ def _roster(context: Context) -> tuple[dict[str, Path], tuple[Path, ...]]:
     adapters = {expert: refined[expert] / "adapter" for expert in experts}
     adapters |= {name: folder / "adapter" for name, folder in sorted(registered.items())}
     return adapters, tuple(folder / "row" for _, folder in sorted(registered.items()))
+
+
+def asked_of(walked: Walk, answers: Sequence[Answered]) -> list[Asked]:
+    """What each question became on the way: what its path changed, and what the experts read."""
+    return [
+        Asked(
+            query,
+            edits,
+            found.prompt.text,
+            found.prompt.n_demos,
+            found.prompt.shortened,
+            found.prediction.options,
+            found.probabilities,
+            found.evidence,
+        )
+        for query, edits, found in zip(walked.queries, walked.edits, answers, strict=True)
+    ]
 
 
 def split_queries(unit: Unit, flags: Path | None) -> tuple[list[Query], list[Prediction]]:
@@ -118,6 +143,8 @@ def kept_as_it_is(query: Query) -> Prediction:
 def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
     """Answer an encoder-only unit: blocking by nearest neighbours, error detection by the fitted detector.
 
+    Writes ``predictions.parquet`` and ``asked.parquet``.
+
     Args:
         context: No further inputs.
         unit: The unit, annotated.
@@ -128,7 +155,8 @@ def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
     detector = detector_of(unit)
     if detector is not None:
         write_json(context.out / "detector.json", {"threshold": round(detector.threshold, 6)})
-    predictions = answer_encoder(unit, queries, detector, depth)
+    predictions, asked = answer_encoder(unit, queries, detector, depth)
+    save_asked(asked, context.out / "asked.parquet")
     save_predictions(sorted(predictions, key=lambda p: p.query_id), context.out / "predictions.parquet")
 
 
@@ -139,7 +167,7 @@ def detector_of(unit: Unit) -> Detector | None:
 
 def answer_encoder(
     unit: Unit, queries: Sequence[Query], detector: Detector | None = None, depth: int = 10
-) -> list[Prediction]:
+) -> tuple[list[Prediction], list[Asked]]:
     """Answers of an encoder-only unit.
 
     Args:
@@ -149,34 +177,45 @@ def answer_encoder(
         depth: Ranked partners per blocking query.
 
     Returns:
-        One prediction per query, in order.
+        One prediction per query, in order, and what each question became.
     """
     if unit.task.name == "blk" and unit.partners is not None:
-        predictions = []
-        for query in queries:
-            found = unit.partners.nearest(query.rows[0])[:depth]
-            score = round((1 + found[0][1]) / 2, 6) if found else 0.0
-            predictions.append(
-                Prediction(query.id, found[0][0] if found else None, score, options=tuple(ref for ref, _ in found))
-            )
-        return predictions
+        return _block(unit.partners, queries, depth)
     if detector is not None and unit.cells is not None:
-        features = np.stack([e.features for e in evidence_of(queries, unit.cells)]) if queries else np.zeros((0, 1))
-        probabilities = detector.probability(features) if queries else np.zeros(0)
-        predictions = []
-        for query, p in zip(queries, probabilities, strict=True):
-            label = detector.label(float(p))
-            score = float(p) if label == ERROR else 1.0 - float(p)
-            predictions.append(Prediction(query.id, label, round(min(1.0, max(0.0, score)), 6)))
-        return predictions
-    return [
-        Prediction(
-            q.id,
-            c.values[best] if c.values else None,
-            round(float(np.exp(c.log_prior[best])), 6) if c.values else 0.0,
-            "ok" if c.values else "invalid",
-            options=c.values,
-        )
-        for q, c in zip(queries, unit.candidates(queries), strict=True)
-        for best in [int(np.argmax(c.log_prior)) if c.values else 0]
+        return _detect(detector, unit.cells, queries)
+    predictions = encoder_answers(unit, queries)
+    asked = [
+        Asked(query, options=values, probabilities=chances)
+        for query, (values, chances) in zip(queries, encoder_ranking(unit, queries), strict=True)
     ]
+    return predictions, asked
+
+
+def _block(partners: Partners, queries: Sequence[Query], depth: int) -> tuple[list[Prediction], list[Asked]]:
+    """Nearest neighbours of each tuple in the other table."""
+    predictions, asked = [], []
+    for query in queries:
+        found = partners.nearest(query.rows[0])[:depth]
+        scores = tuple(round((1 + cosine) / 2, 6) for _, cosine in found)
+        options = tuple(ref for ref, _ in found)
+        predictions.append(
+            Prediction(query.id, options[0] if found else None, scores[0] if found else 0.0, options=options)
+        )
+        asked.append(Asked(query, options=options, probabilities=scores))
+    return predictions, asked
+
+
+def _detect(detector: Detector, cells: CellEvidence, queries: Sequence[Query]) -> tuple[list[Prediction], list[Asked]]:
+    """The fitted detector's verdict on each cell."""
+    evidence = evidence_of(queries, cells)
+    probabilities = detector.probability(np.stack([e.features for e in evidence])) if queries else np.zeros(0)
+    predictions, asked = [], []
+    for query, found, p in zip(queries, evidence, probabilities, strict=True):
+        label = detector.label(float(p))
+        score = float(p) if label == ERROR else 1.0 - float(p)
+        predictions.append(Prediction(query.id, label, round(min(1.0, max(0.0, score)), 6)))
+        options = (ERROR, CORRECT) if label == ERROR else (CORRECT, ERROR)
+        chances = (float(p), 1.0 - float(p)) if label == ERROR else (1.0 - float(p), float(p))
+        shown = replace(query, context=(*query.context, *cell_facts(found, float(p))))
+        asked.append(Asked(shown, options=options, probabilities=tuple(round(c, 6) for c in chances)))
+    return predictions, asked

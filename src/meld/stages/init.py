@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
+from meld.expert.decide import held_out, without
 from meld.expert.lora import LoraExpert
-from meld.metapath.policies import MetaPathPolicy
-from meld.metapath.steps import Step, apply_path
+from meld.metapath.base import MetaPathPolicy
+from meld.metapath.edits import Step, apply_path
 from meld.seeds import generator
-from meld.stages.base import Context, write_json
+from meld.stages.base import Context, read_json, write_json
 from meld.stages.paths import build_steps
 from meld.stages.unit import Questions, Unit
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 3
+VERSION = 4
+
+HELD_OUT = "held_out.json"
+"""Ids of the labelled samples that no training of the unit's experts reads."""
 
 
 def run(
@@ -32,7 +37,7 @@ def run(
     lm: LanguageModel,
     trainer: LightningTrainer,
 ) -> None:
-    """Train and write ``adapter/`` (PEFT layout) and ``training.json``.
+    """Train and write ``adapter/`` (PEFT layout), ``training.json`` and ``held_out.json``.
 
     Part of the samples is seen with what the encoder-only steps of the user's seed paths attach, part without
     (``expert.view_dropout``), so that the meta-path search compares paths on an expert that can read both.
@@ -48,7 +53,8 @@ def run(
         lm: The frozen base model.
         trainer: Fits the module.
     """
-    samples, dev = first_samples(questions, others, step_names, policy, expert, context.seed)
+    samples, dev, held = first_samples(questions, others, step_names, policy, expert, context.seed)
+    write_json(context.out / HELD_OUT, sorted(held))
     numbers = expert.fit(
         lm,
         backbone.lora_targets,
@@ -65,6 +71,21 @@ def run(
     write_json(context.out / "training.json", numbers)
 
 
+def checked(unit: Unit, held: frozenset[str]) -> list[Sample]:
+    """The questions that decide about a unit's experts and path: dev, and what training left out to fill it up.
+
+    Args:
+        unit: The unit.
+        held: What *init* left out.
+    """
+    return [*unit.data.dev, *(s for s in unit.samples if s.id in held)]
+
+
+def held_out_ids(init: Path) -> frozenset[str]:
+    """Ids of the labelled samples that an expert was not trained on."""
+    return frozenset(read_json(init / HELD_OUT))
+
+
 def first_samples(
     questions: Questions,
     others: Mapping[str, Unit],
@@ -72,8 +93,10 @@ def first_samples(
     policy: MetaPathPolicy,
     expert: LoraExpert,
     seed: int,
-) -> tuple[list[Sample], list[Sample]]:
-    """What a unit's expert is initialised on, and its dev samples, each seen as the seed paths show it.
+) -> tuple[list[Sample], list[Sample], frozenset[str]]:
+    """What a unit's expert is initialised on, and the questions that decide about it, as the seed paths show both.
+
+    The third are the ids of labelled samples that were moved from the former to the latter, where dev is small.
 
     Args:
         questions: The unit's questions.
@@ -84,17 +107,18 @@ def first_samples(
         seed: Seeds both.
     """
     unit = questions.unit
-    steps = build_steps(step_names, unit, others, ask=None)
-    seeds = policy.seeds(unit.task.name, list(steps))
-    samples = limited(unit.samples, expert.max_samples, seed)
-    dev = list(unit.data.dev)
+    steps = build_steps(step_names, unit, others, None, policy.rules)
+    seeds = policy.seeds.paths(unit.name, list(steps))
+    held = held_out(unit.samples, len(unit.data.dev), expert.min_dev, seed)
+    samples = limited(without(unit.samples, held), expert.max_samples, seed)
+    dev = checked(unit, held)
     if seeds:
         rng = generator(seed, "views")
         plain = rng.random(len(samples)) < expert.view_dropout
-        shown = with_path(samples, seeds[0], steps)
+        shown = with_path(samples, seeds[0], steps, policy.rules.chase)
         samples = [s if bare else seen for s, seen, bare in zip(samples, shown, plain, strict=True)]
-        dev = with_path(dev, seeds[0], steps)
-    return samples, dev
+        dev = with_path(dev, seeds[0], steps, policy.rules.chase)
+    return samples, dev, held
 
 
 def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sample]:
@@ -119,7 +143,9 @@ def limited(samples: Sequence[Sample], limit: int | None, seed: int) -> list[Sam
     return [*labelled, *(rest[i] for i in picked)]
 
 
-def with_path(samples: Sequence[Sample], path: Sequence[str], steps: Mapping[str, Step]) -> list[Sample]:
+def with_path(
+    samples: Sequence[Sample], path: Sequence[str], steps: Mapping[str, Step], chase: str = "sequential"
+) -> list[Sample]:
     """Samples with a path applied to their queries."""
-    changed = apply_path(path, steps, [s.query for s in samples])
+    changed = apply_path(path, steps, [s.query for s in samples], chase)
     return [Sample(q, s.label, s.provenance, s.confidence) for q, s in zip(changed, samples, strict=True)]

@@ -15,16 +15,16 @@ from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_samples
 from meld.expert.lora import LoraExpert
-from meld.metapath.policies import MetaPathPolicy
+from meld.metapath.base import MetaPathPolicy
 from meld.refine.base import Material, Refiner
 from meld.seeds import derive
 from meld.stages.base import Context, write_json
-from meld.stages.init import first_samples
+from meld.stages.init import HELD_OUT, first_samples
 from meld.stages.refine import own_samples, train_rounds, vectors_of
 from meld.stages.unit import Questions, Unit
 from meld.trainer.fit import LightningTrainer
 
-VERSION = 1
+VERSION = 2
 
 
 def run_init(
@@ -37,7 +37,7 @@ def run_init(
     lm: LanguageModel,
     trainer: LightningTrainer,
 ) -> None:
-    """Train on X_i of all units; write ``adapter/`` (PEFT layout) and ``training.json``.
+    """Train on X_i of all units; write ``adapter/`` (PEFT layout), ``training.json`` and ``held_out.json``.
 
     Args:
         context: Inputs: artifacts of the units and of those behind encoder-only steps.
@@ -50,13 +50,16 @@ def run_init(
         trainer: Fits the module.
     """
     lessons, dev_lessons, counts = [], [], {}
+    held: frozenset[str] = frozenset()
     for name, asked in sorted(questions.items()):
-        samples, dev = first_samples(
+        samples, dev, kept_back = first_samples(
             asked, others[name], list(others[name]), policy, expert, derive(context.seed, "unit", name)
         )
         lessons += asked.lessons(samples, lm, expert.train_candidates)
         dev_lessons += asked.lessons(dev, lm, expert.train_candidates)
         counts[name] = len(samples)
+        held |= kept_back
+    write_json(context.out / HELD_OUT, sorted(held))
     numbers = expert.fit(
         lm,
         backbone.lora_targets,

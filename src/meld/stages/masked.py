@@ -13,7 +13,7 @@ from meld.seeds import derive
 from meld.stages.base import Context, write_json
 from meld.stages.unit import Unit, save_demonstrations
 
-VERSION = 1
+VERSION = 2
 
 
 def run_annotate(context: Context, unit: Unit, retriever: Retriever) -> None:
@@ -45,20 +45,27 @@ def run_annotate(context: Context, unit: Unit, retriever: Retriever) -> None:
     )
 
 
-def run_path(context: Context, path: Sequence[str]) -> None:
+def run_path(context: Context, path: Sequence[str], chase: str) -> None:
     """Write ``path.json``: the user's seed path, since there is no dev set to search on.
 
     Args:
         context: No inputs.
         path: Its steps; none of them learns from the unit.
+        chase: How their results come together.
     """
     write_json(
         context.out / "path.json",
         {
             "path": list(path),
             "tried": {},
+            "stopped": "no search: the labels of this unit are withheld",
+            "evaluations": 0,
+            "queries": {"dev": 0, "steps": 0},
+            "chase": chase,
             "possible": list(path),
-            "changed_samples": {},
+            "changed_samples": dict.fromkeys(path, 0),
+            "steps": {step: {"asked": 0, "over": 0, "edits": {}} for step in path},
+            "examples": [],
             "samples": 0,
             "dev": 0,
             "eval": "none: the labels of this unit are withheld",

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import asdict, replace
+from pathlib import Path as Folder
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +17,21 @@ from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import save_samples
 from meld.engine.base import MixtureModel, ask
 from meld.engine.stacked import StackedEngine
-from meld.metapath.policies import MetaPathPolicy
-from meld.metapath.steps import apply_path, changed
+from meld.expert.decide import without
+from meld.metapath.base import Found, MetaPathPolicy, Path, StepRules
+from meld.metapath.edits import Edit, Step, Walk, walk
 from meld.progress import Progress
 from meld.stages.answering import answer, own_gates
 from meld.stages.base import Context, read_json, write_json
-from meld.stages.init import with_path
-from meld.stages.paths import Ask, build_steps
+from meld.stages.init import checked, held_out_ids, with_path
+from meld.stages.paths import AskUnit, build_steps, step_counts
 from meld.stages.unit import Questions, Unit
-from meld.types import Query, Sample
+from meld.types import Prediction, Query, Sample
 
-VERSION = 3
+VERSION = 5
+
+_EXAMPLES = 4
+"""Changes of each step that are shown."""
 
 
 def run(
@@ -35,10 +43,14 @@ def run(
     backbone: HuggingFaceBackbone,
     lm: LanguageModel,
 ) -> None:
-    """Write ``path.json`` and ``samples.parquet`` (X_aug: X_i with the path applied) and ``dev.parquet``.
+    """Find the path and apply it.
+
+    Writes ``path.json`` (the path, every path tried with its Eval, what each step changed), ``samples.parquet`` (X_aug:
+    X_i with the path applied), ``dev.parquet``, and ``search.json`` (seconds; in a file of its own, since no two
+    searches take equally long).
 
     Args:
-        context: Inputs ``init:<unit>`` of the unit and of the imputation experts that can be steps.
+        context: Inputs ``init:<unit>`` of the unit and of the experts that can be steps.
         questions: Questions of the unit and of the units behind the steps.
         name: The unit.
         step_names: Units that can be steps.
@@ -46,68 +58,93 @@ def run(
         backbone: For batch size and answer length.
         lm: The frozen base model.
     """
-    asked = questions[name]
-    unit = asked.unit
+    unit = questions[name].unit
+    rules = policy.rules
     adapters = {u: path / "adapter" for u, path in context.group("init").items()}
     model = StackedEngine().open(lm, adapters)
+    started = time.monotonic()
     try:
-        steps = build_steps(
-            step_names,
-            unit,
-            {n: questions[n].unit for n in step_names},
-            expert_asker(questions, model, backbone, context.progress),
-        )
-        dev = list(unit.data.dev)
+        ask_unit = expert_asker(questions, model, backbone, context.progress)
+        steps = build_steps(step_names, unit, {n: questions[n].unit for n in step_names}, ask_unit, rules)
+        held = held_out_ids(context.inputs[f"init:{name}"])
+        dev, own = checked(unit, held), without(unit.samples, held)
         useful = [n for n, step in steps.items() if any(step.applies(s.query) for s in (*dev, *unit.samples))]
         gates = own_gates(model.experts, name, len(dev))
-        lessons_of: dict[tuple[str, ...], float] = {}
 
-        def evaluate(path: tuple[str, ...]) -> float:
-            if path not in lessons_of:
-                shown = with_path(dev, path, steps)
-                lessons_of[path] = mean_gold_log_prob(asked, shown, model, gates, backbone, context.progress)
-            return lessons_of[path]
+        def evaluate(path: Path) -> float:
+            shown = with_path(dev, path, steps, rules.chase)
+            return mean_gold_log_prob(questions[name], shown, model, gates, backbone, context.progress)
 
-        found = policy.search(unit.task.name, useful, evaluate)
-        samples = with_path(unit.samples, found.path, steps)
-        save_samples(samples, context.out / "samples.parquet")
-        save_samples(with_path(dev, found.path, steps), context.out / "dev.parquet")
-        counts = {}
-        before: list[Query] = [s.query for s in unit.samples]
-        for step in found.path:
-            after = apply_path([step], steps, before)
-            counts[step] = changed(before, after)
-            before = after
+        found = policy.search(name, useful, evaluate, context.seed)
+        searched = time.monotonic()
+        searching = sum(step_counts(step)["asked"] for step in steps.values())
+        walked = walk(found.path, steps, [s.query for s in own], rules.chase)
+        save_samples(with_path(dev, found.path, steps, rules.chase), context.out / "dev.parquet")
     finally:
         model.close()
-    write_json(
-        context.out / "path.json",
-        {
-            "path": list(found.path),
-            "tried": dict(found.tried),
-            "possible": useful,
-            "changed_samples": counts,
-            "samples": len(samples),
-            "dev": len(dev),
-            "eval": "mean log-probability of the label among the options, under the unit's own initial expert",
-        },
-    )
+    samples = [replace(s, query=query) for s, query in zip(own, walked.queries, strict=True)]
+    save_samples(samples, context.out / "samples.parquet")
+    asked = {"dev": len(dev) * len(found.tried), "steps": searching}
+    told = _told(found, walked, {n: step_counts(steps[n]) for n in found.path}, rules)
+    told |= {"possible": useful, "queries": asked, "samples": len(samples), "dev": len(dev)}
+    write_json(context.out / "path.json", told)
+    for step in found.path:
+        say_over(name, step, steps[step], rules, context.progress)
+    seconds = {"search": round(searched - started, 3), "apply": round(time.monotonic() - searched, 3)}
+    write_json(context.out / "search.json", {"seconds": seconds})
 
 
-def load_path(folder: Path) -> tuple[str, ...]:
+def _told(found: Found, walked: Walk, counts: Mapping[str, Mapping[str, int]], rules: StepRules) -> dict[str, Any]:
+    """The path, how it was found, and what each of its steps changed."""
+    return {
+        "path": list(found.path),
+        "tried": {">".join(path) or "(none)": round(value, 6) for path, value in found.tried.items()},
+        "stopped": found.stopped,
+        "evaluations": len(found.tried),
+        "chase": rules.chase,
+        "changed_samples": {n: sum(any(e.step == n for e in made) for made in walked.edits) for n in found.path},
+        "steps": {n: {**counts[n], "edits": _by_kind(walked.edits, n)} for n in found.path},
+        "examples": [example for n in found.path for example in _examples(walked, n)],
+        "eval": "mean log-probability of the label among the options, under the unit's own initial expert",
+    }
+
+
+def say_over(unit: str, name: str, step: Step, rules: StepRules, progress: Progress) -> None:
+    """Say what a step left out because of the limit, if anything."""
+    over = step_counts(step)["over"]
+    if over:
+        progress.say(f"{unit}: {over:,} questions to {name} are beyond metapath.max_queries={rules.max_queries}")
+
+
+def _by_kind(edits: Sequence[Sequence[Edit]], step: str) -> dict[str, int]:
+    """How often a step filled, added, revised and attached."""
+    kinds = Counter(edit.kind for made in edits for edit in made if edit.step == step)
+    return dict(sorted(kinds.items()))
+
+
+def _examples(walked: Walk, step: str) -> list[dict[str, Any]]:
+    """A few changes that a step made, no two of them alike, the surest first."""
+    seen: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for query, made in zip(walked.queries, walked.edits, strict=True):
+        for edit in made:
+            if edit.step == step:
+                seen.setdefault((edit.attribute, edit.before, edit.after), {"query": query.id, **asdict(edit)})
+    return sorted(seen.values(), key=lambda e: (-e["confidence"], e["query"], e["attribute"]))[:_EXAMPLES]
+
+
+def load_path(folder: Folder) -> tuple[str, ...]:
     """The path that :func:`run` found."""
     return tuple(read_json(folder / "path.json")["path"])
 
 
 def expert_asker(
     questions: Mapping[str, Questions], model: MixtureModel, backbone: HuggingFaceBackbone, progress: Progress
-) -> Ask:
+) -> AskUnit:
     """Asks a unit's own initial expert."""
 
-    def asker(unit: Unit, queries: Sequence[Query]) -> list[str | None]:
+    def asker(unit: Unit, queries: Sequence[Query]) -> list[Prediction]:
         gates = own_gates(model.experts, unit.name, len(queries))
-        found = answer(questions[unit.name], queries, model, gates, backbone, progress, what=f"ask {unit.name}")
-        return [prediction.output for prediction in found]
+        return answer(questions[unit.name], queries, model, gates, backbone, progress, what=f"ask {unit.name}")
 
     return asker
 

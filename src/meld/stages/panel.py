@@ -16,14 +16,15 @@ from numpy.typing import NDArray
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.engine.base import Engine, MixtureModel, TokenWiseEngine
-from meld.metapath.steps import Step, apply_path
+from meld.metapath.base import StepRules
+from meld.metapath.edits import Step, Walk, walk
 from meld.mixer.combination import Combination
 from meld.progress import Progress
 from meld.router.arrow import ArrowRouter
 from meld.router.base import Router, Routing
 from meld.router.load import restrict, usage
-from meld.stages.answering import answer
-from meld.stages.metapath import expert_asker
+from meld.stages.answering import Answered, answer_fully
+from meld.stages.metapath import expert_asker, say_over
 from meld.stages.paths import build_steps
 from meld.stages.unit import Questions, Unit
 from meld.types import Prediction, Query
@@ -41,25 +42,30 @@ class Mixer(Protocol):
 
 
 @dataclass(frozen=True)
-class Answered:
+class Answers:
     """What a panel made of queries.
 
     Attributes:
-        predictions: One per query, in order.
+        answers: One per query, in order, with what each was made of.
         experts: Names of the experts, the columns of the weights.
         weights: Shape (n, experts), the router's; None where every token is routed and there are none per query.
         gates: Shape (n, experts), what the mixer made of them.
     """
 
-    predictions: list[Prediction]
+    answers: tuple[Answered, ...]
     experts: tuple[str, ...]
     weights: NDArray[np.float64] | None
     gates: NDArray[np.float64]
 
+    @property
+    def predictions(self) -> list[Prediction]:
+        """One per query, in order."""
+        return [found.prediction for found in self.answers]
+
     def usage(self, path: Sequence[str]) -> dict[str, Any]:
         """What ``routing.json`` of the unit says (:func:`meld.router.load.usage`)."""
         if self.weights is None:
-            return {"experts": list(self.experts), "queries": len(self.predictions), "path": list(path)}
+            return {"experts": list(self.experts), "queries": len(self.answers), "path": list(path)}
         return usage(self.experts, self.weights, self.gates, path)
 
 
@@ -111,7 +117,7 @@ class Panel:
         queries: Sequence[Query],
         backbone: HuggingFaceBackbone,
         progress: Progress,
-    ) -> Answered:
+    ) -> Answers:
         """Route and answer queries of one unit.
 
         Args:
@@ -133,10 +139,10 @@ class Panel:
             weights = restrict(found, self.experts, self.exclude)
             gates = self.mixer.gates(weights) if len(queries) else np.zeros((0, len(self.experts)))
             mixes = self.mixer.mixes
-        predictions = answer(questions, queries, self.model, gates, backbone, progress, mixes, what=f"answer {name}")
+        answers = answer_fully(questions, queries, self.model, gates, backbone, progress, mixes, what=f"answer {name}")
         if weights is None:
-            predictions = [replace(prediction, experts=(), weights=()) for prediction in predictions]
-        return Answered(predictions, self.experts, weights, gates)
+            answers = [replace(a, prediction=replace(a.prediction, experts=(), weights=())) for a in answers]
+        return Answers(tuple(answers), self.experts, weights, gates)
 
     def close(self) -> None:
         """Leave the base model as it was."""
@@ -150,11 +156,12 @@ def follow_path(
     questions: Mapping[str, Questions],
     adapters: Mapping[str, Path],
     queries: Sequence[Query],
+    rules: StepRules,
     backbone: HuggingFaceBackbone,
     lm: Callable[[], LanguageModel],
     progress: Progress,
     ready: Mapping[str, Step] | None = None,
-) -> list[Query]:
+) -> Walk:
     """Apply a unit's fixed path to its queries, with the experts that the search used.
 
     Args:
@@ -164,25 +171,29 @@ def follow_path(
         questions: Questions of those that a language model answers.
         adapters: Their initial adapters, which the search used.
         queries: What is augmented.
+        rules: How steps act.
         backbone: For batch size and answer length.
         lm: The frozen base model, with no experts on it; asked for only if a step needs it.
         progress: The display.
         ready: Steps that were built before.
 
     Returns:
-        One query per query, in order.
+        One query per query, in order, with what changed.
     """
-    steps = dict(ready or {})
-    needed = [name for name in dict.fromkeys(path) if name not in steps]
-    asked = {name: folder for name, folder in adapters.items() if name in needed}
+    known = dict(ready or {})
+    needed = [name for name in others if name in path and name not in known]
     model: MixtureModel | None = None
-    if asked:
+    if any(name in adapters for name in needed):
         from meld.engine.stacked import StackedEngine
 
         model = StackedEngine().open(lm(), adapters)
     try:
         ask = None if model is None else expert_asker(questions, model, backbone, progress)
-        return apply_path(path, {**steps, **build_steps(needed, unit, others, ask)}, queries)
+        steps = {**known, **build_steps(needed, unit, others, ask, rules)}
+        walked = walk(path, steps, queries, rules.chase)
+        for name in needed:
+            say_over(unit.name, name, steps[name], rules, progress)
+        return walked
     finally:
         if model is not None:
             model.close()

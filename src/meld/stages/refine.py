@@ -24,7 +24,7 @@ from meld.stages.unit import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 
-VERSION = 3
+VERSION = 4
 QualityOf = Callable[[NDArray[np.float64], NDArray[np.float64]], NDArray[np.float64]]
 
 
@@ -41,7 +41,7 @@ def run(
 ) -> None:
     """Write ``adapter/`` (PEFT layout) and ``rounds.json``.
 
-    A round that does not lower the dev loss ends the refinement, and the best adapter so far is kept.
+    A round that is not worth keeping ends the refinement, and the best adapter so far is kept.
 
     Args:
         context: Inputs ``init``, ``metapath:<unit>`` of all units and, where selection ran, ``pick`` and perhaps
@@ -150,7 +150,7 @@ def train_rounds(
             lr_factor=refiner.lr_factor,
         )
         # A fresh expert's first round is its start, whatever it brings; later ones start where the last kept one ended.
-        kept = bool(numbers["improved"]) or (number == 0 and refiner.start == "fresh")
+        kept = bool(numbers["kept"]) or (number == 0 and refiner.start == "fresh")
         report.append({"round": number + 1, **numbers, **planned.report, "kept": kept})
         if not kept:
             break

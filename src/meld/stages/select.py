@@ -238,18 +238,11 @@ def run_pick(context: Context, selector: Selector, data: UnitData) -> None:
     is said.
     """
     pool = pool_of(context.inputs["metapath"])
-    if not pool:
-        context.progress.say("nothing to select from: the expert is refined on its few-shot samples")
-    target = getattr(selector, "target", "few_shot")
-    features = load_features(context.inputs["features"], pool, data, target)
-    influence = None
-    if selector.needs_influence:
-        influence = load_file(context.inputs["influence"] / "influence.safetensors")["influence"]
     meter = Meter()
     if pool:
-        with meter.step("greedy"):
-            selection = selector.pick(features, influence, selector.size(len(pool)), derive(context.seed, "pick"))
+        selection = _pick(context, selector, pool, data, meter)
     else:
+        context.progress.say("nothing to select from: the expert is refined on its few-shot samples")
         selection = Selection(np.zeros(0, dtype=np.int64))
     write_json(context.out / STEPS, meter.plain())
     explained = explain(selection, len(pool))
@@ -267,3 +260,13 @@ def run_pick(context: Context, selector: Selector, data: UnitData) -> None:
             "dropped": explained.reasons,
         },
     )
+
+
+def _pick(context: Context, selector: Selector, pool: Sequence[Sample], data: UnitData, meter: Meter) -> Selection:
+    """The selector's choice from a pool that holds something."""
+    features = load_features(context.inputs["features"], pool, data, getattr(selector, "target", "few_shot"))
+    influence = None
+    if selector.needs_influence:
+        influence = load_file(context.inputs["influence"] / "influence.safetensors")["influence"]
+    with meter.step("greedy"):
+        return selector.pick(features, influence, selector.size(len(pool)), derive(context.seed, "pick"))

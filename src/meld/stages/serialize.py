@@ -14,11 +14,13 @@ from meld.task.di import value_text
 from meld.text import normalise
 from meld.types import Entity
 
-VERSION = 1
+VERSION = 2
 
 
 def run(context: Context, serializer: Serializer, task: Task) -> None:
-    """Write ``texts.json`` (what is to be embedded) and ``alignments.json`` (P_q and N_q, and where to mine).
+    """Write ``texts.json`` and ``alignments.json`` (P_q and N_q, and where to mine).
+
+    The texts are what is to be embedded, in parts: the tuples of each table, then the rest.
 
     Args:
         context: Input ``data``.
@@ -27,9 +29,12 @@ def run(context: Context, serializer: Serializer, task: Task) -> None:
     """
     data = load_unit(context.inputs["data"])
     render = _once_each(serializer.text)
+    parts: list[list[str]] = []
     texts: set[str] = set()
     for table in data.tables.values():
-        texts.update(render(entity) for entity in table.rows.values())
+        parts.append(sorted({render(entity) for entity in table.rows.values()} - texts))
+        texts.update(parts[-1])
+    in_tables = frozenset(texts)
     samples = (*data.train, *data.dev)
     asked = (*(sample.query for sample in samples), *data.pool, *data.test)
     for query in asked:
@@ -39,7 +44,7 @@ def run(context: Context, serializer: Serializer, task: Task) -> None:
     texts.update(value_text("", normalise(option)) for option in data.options)
     texts.update(value_text("", normalise(option)) for query in asked for option in query.options)
     alignments = task.alignments(data, render, generator(context.seed, "alignments"))
-    write_json(context.out / "texts.json", sorted(texts))
+    write_json(context.out / "texts.json", [*parts, sorted(texts - in_tables)])
     write_json(
         context.out / "alignments.json",
         {

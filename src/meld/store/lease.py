@@ -18,6 +18,9 @@ from filelock import SoftFileLease, Timeout
 
 POLL_SECONDS = 0.2
 
+ABANDONED_SECONDS = 3600.0
+"""Silence after which nobody is taken to hold a claim, whatever the clocks of the machines say."""
+
 
 class Lease:
     """An exclusive claim on a path, shared between processes and between machines on one file system.
@@ -91,6 +94,18 @@ class Lease:
             return bool(psutil.Process(owner.pid).status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
+
+    @property
+    def held(self) -> bool:
+        """Whether somebody who may be alive holds the claim.
+
+        A dead process of this machine is known at once. Another machine's gets an hour, which no clock skew reaches.
+        """
+        try:
+            silent = time.time() - self.path.stat().st_mtime
+        except FileNotFoundError:
+            return False
+        return not self.abandoned and silent <= ABANDONED_SECONDS
 
     def __enter__(self) -> Lease:
         self.acquire()

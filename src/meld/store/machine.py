@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import re
+import subprocess
 import sys
 import threading
 from importlib import metadata
+from pathlib import Path
 from types import TracebackType
 
 import psutil
@@ -37,6 +40,36 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: version for name, version in installed if version is not None},
     }
+
+
+def dependencies(distribution: str = "meld-dp") -> dict[str, str]:
+    """Version of Python, of a distribution and of everything installed that it declares, extras included."""
+    try:
+        declared = metadata.requires(distribution) or []
+    except metadata.PackageNotFoundError:
+        declared = []
+    names = {re.split(r"[\s\[<>=!~;(]", need, maxsplit=1)[0].lower() for need in declared}
+    installed = ((name, _version(name)) for name in sorted({*PACKAGES, *names}))
+    return {
+        "python": platform.python_version(),
+        **{name: version for name, version in installed if version is not None},
+    }
+
+
+def code_version() -> dict[str, object]:
+    """What identifies the program's code: its version and, in a checkout, the commit and whether files differ from it.
+
+    Returns:
+        ``version`` (None if the package is not installed), ``commit`` and ``dirty`` (both None outside a checkout, or
+        without git).
+    """
+    checkout = Path(__file__).resolve().parents[3]
+    found: dict[str, object] = {"version": _version("meld-dp"), "commit": None, "dirty": None}
+    if (checkout / ".git").exists():
+        commit = _git(checkout, "rev-parse", "HEAD")
+        changed = _git(checkout, "status", "--porcelain", "--untracked-files=no")
+        found |= {"commit": commit, "dirty": None if changed is None else bool(changed)}
+    return found
 
 
 def hardware() -> dict[str, object]:
@@ -94,6 +127,16 @@ class PeakMemory:
     def _sample(self) -> None:
         me = psutil.Process()
         self._peak = max(self._peak, sum(_resident(process) for process in (me, *me.children(recursive=True))))
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words], capture_output=True, text=True, check=False, timeout=30
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _version(name: str) -> str | None:

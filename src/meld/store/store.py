@@ -6,6 +6,8 @@ Layout below the root::
     <stage>/.<key>.<token>.tmp/        being written (renamed to the above when finished)
     .work/<stage>-<key>/               what survives a kill: checkpoints of the stage that makes the artifact
     .leases/                           who is working on what
+    .runs/                             the run directories that use the store
+    .trash/                            what is being removed
 """
 
 from __future__ import annotations
@@ -30,13 +32,13 @@ from meld.store.machine import PeakMemory, hardware, versions
 
 MANIFEST = "manifest.json"
 
-FIELDS = ("unit", "config", "inputs", "seeds", "code")
+FIELDS = ("unit", "config", "inputs", "seeds", "code", "origin")
 """What the caller says in a manifest: the unit, the bound configuration, ``{name: "stage/key"}`` of what was read, the
-seeds by name, and what identifies the code (stage VERSION, commit). The store adds the rest."""
+seeds by name, what identifies the code (stage VERSION), and where content that only its digest names came from. The
+store adds the rest."""
 
 _STAGE = re.compile(r"[a-z][a-z0-9_]*")
 _KEY = re.compile(r"[0-9a-f]{16}")
-_ABANDONED_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
@@ -171,7 +173,7 @@ class Store:
             TypeError: If ``fields`` holds anything but plain data.
         """
         target = self.path(stage, key)
-        said = {"unit": "", "config": {}, "inputs": {}, "seeds": {}, "code": "", **(fields or {})}
+        said = {"unit": "", "config": {}, "inputs": {}, "seeds": {}, "code": "", "origin": {}, **(fields or {})}
         unknown = sorted(set(said) - set(FIELDS))
         if unknown:
             raise ValueError(f"a manifest has no field {', '.join(unknown)}; fields are {', '.join(FIELDS)}")
@@ -212,8 +214,8 @@ class Store:
         """
         for manifest in sorted(self.root.glob(f"[a-z]*/*/{MANIFEST}")):
             path = manifest.parent
-            if _KEY.fullmatch(path.name) is None:
-                continue
+            if _KEY.fullmatch(path.name) is None or not manifest.is_file():
+                continue  # no artifact, or removed since it was listed
             size = sum(file.lstat().st_size for file in path.rglob("*") if file.is_file())
             yield Entry(path.parent.name, path.name, path, _read_manifest(path), size)
 
@@ -232,16 +234,20 @@ class Store:
 
     def _sweep(self, stage: str, key: str) -> None:
         """Remove what killed processes left of this artifact; a writer that lives keeps its draft."""
-        for left in (self.root / stage).glob(f".{key}.*"):
-            lease = self._lease(f"draft-{left.name.split('.')[2]}")
-            try:
-                silent = time.time() - lease.path.stat().st_mtime
-            except FileNotFoundError:
-                silent = _ABANDONED_SECONDS + 1
-            # A dead process of this host is known at once. Another host's gets an hour, which no clock skew reaches.
-            if lease.abandoned or silent > _ABANDONED_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
-                lease.path.unlink(missing_ok=True)
+        for left in self.abandoned_drafts(f"{stage}/.{key}.*"):
+            shutil.rmtree(left, ignore_errors=True)
+            self._draft_lease(left).path.unlink(missing_ok=True)
+
+    def abandoned_drafts(self, pattern: str = "[a-z]*/.*.*.*") -> list[Path]:
+        """What killed processes left of artifacts in the making.
+
+        Args:
+            pattern: Which, as a glob below the root.
+        """
+        return [left for left in sorted(self.root.glob(pattern)) if not self._draft_lease(left).held]
+
+    def _draft_lease(self, draft: Path) -> Lease:
+        return self._lease(f"draft-{draft.name.split('.')[2]}")
 
 
 def _rename(source: Path, target: Path, *, unless: tuple[int, ...]) -> None:

@@ -41,12 +41,8 @@ class Blocking:
             partner = data.tables[table].rows.get(record)
             if partner is not None:
                 found.setdefault((render(sample.query.entities[0]), table), {})[render(partner)] = None
-        return [
-            # A tuple may have several partners; none of them is a negative of another.
-            Alignment(anchor, (partner,), (), table, tuple(partners))
-            for (anchor, table), partners in found.items()
-            for partner in partners
-        ]
+        # A tuple may have several partners: all are in P_q, none is a negative of another.
+        return [Alignment(anchor, tuple(partners), (), table) for (anchor, table), partners in found.items()]
 
     def mining_texts(self, data: UnitData, render: Render) -> Mapping[str, Sequence[str]]:
         """The tuples of each table."""

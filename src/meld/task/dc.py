@@ -51,11 +51,10 @@ class DataCleaning:
                 continue
             anchor, positive = value_text(target, dirty), value_text(target, sample.label)
             repairs.setdefault((anchor, f"value:{target}"), set()).add(positive)
+        # One wrong value may stand for several right ones: all are in P_q, none is a negative of another.
         return [
-            # One wrong value may stand for several right ones; none of them is a negative of another.
-            Alignment(anchor, (positive,), (), group, (anchor, *sorted(positives)))
+            Alignment(anchor, tuple(sorted(positives)), (), group, (anchor,))
             for (anchor, group), positives in sorted(repairs.items())
-            for positive in sorted(positives)
         ]
 
     def mining_texts(self, data: UnitData, render: Render) -> Mapping[str, Sequence[str]]:
