@@ -89,7 +89,7 @@ def main() -> int:
             "",
             table(summary),
             "",
-            "In the chase a pair must besides be each other's nearest among the attributes that are there, so that fewer",
+            "In the chase a pair must also be each other's nearest among the attributes that are there, so that fewer",
             "are mixed up than the last column counts.",
             "",
             table(lines),
