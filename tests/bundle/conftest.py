@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import pytest
+from filelock import FileLock
 
 from meld.dataset.io import load_predictions, load_unit
 from meld.types import Prediction
@@ -44,8 +45,8 @@ SMALL = (
     "datasets.quickstart_hospitals.n_rows=24",
     "datasets.quickstart_hospitals.n_few_shot=8",
 )
-FIVE = ("suite=quickstart", *SMALL)
-"""Matching, blocking, imputation, detection and cleaning."""
+FIVE = ("suite=quickstart", *SMALL, "metapath=fixed")
+"""Matching, blocking, imputation, detection and cleaning; blocking before matching, detection before cleaning."""
 
 TEN = (
     "suite=quickstart10",
@@ -111,29 +112,33 @@ def run_meld(*words: str, folder: Path, stdin: bytes | None = None) -> subproces
     return subprocess.run(command, cwd=folder, env=environment, input=stdin, capture_output=True, check=False)
 
 
-def _make(folder: Path, overrides: Sequence[str], before: str | None) -> Made:
-    """Run, unless a folder with the same run is there, and export."""
+def _make(factory: pytest.TempPathFactory, name: str, overrides: Sequence[str]) -> Made:
+    """Run and export, once for all processes of a test run. ``MELD_RUN_<NAME>`` names a run that was made before."""
     from meld.bundle.export import export_run
 
-    if before is not None:
-        run = Path(before)
-    else:
-        done = run_meld(*overrides, folder=folder)
-        assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
-        run = next((folder / "outputs" / "runs").iterdir())
-    return Made(run, export_run(run, folder / "my_bundle"))
+    own = factory.getbasetemp()
+    folder = (own.parent if os.environ.get("PYTEST_XDIST_WORKER") else own) / f"bundle_{name}"
+    folder.mkdir(exist_ok=True)
+    with FileLock(folder / "lock"):
+        before = os.environ.get(f"MELD_RUN_{name.upper()}")
+        if before is None and not (folder / "outputs").is_dir():
+            done = run_meld(*overrides, folder=folder)
+            assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+        run = next((folder / "outputs" / "runs").iterdir()) if before is None else Path(before)
+        bundle = folder / "my_bundle"
+        return Made(run, bundle if bundle.is_dir() else export_run(run, bundle))
 
 
 @pytest.fixture(scope="session")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A tiny run over five tasks, exported. ``MELD_TINY_RUN`` names a run made before with the same overrides."""
-    return _make(tmp_path_factory.mktemp("five"), FIVE, os.environ.get("MELD_TINY_RUN"))
+    """A tiny run over five tasks, exported."""
+    return _make(tmp_path_factory, "five", FIVE)
 
 
 @pytest.fixture(scope="session")
 def made_ten(tmp_path_factory: pytest.TempPathFactory) -> Made:
-    """A tiny run over ten tasks, exported. ``MELD_TEN_RUN`` names a run made before with the same overrides."""
-    return _make(tmp_path_factory.mktemp("ten"), TEN, os.environ.get("MELD_TEN_RUN"))
+    """A tiny run over ten tasks, exported."""
+    return _make(tmp_path_factory, "ten", TEN)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections.abc import Callable
 from importlib.resources import files
@@ -40,6 +41,7 @@ def _relabel(folder: Path, name: str, content: bytes) -> None:
     """A file of the attacker's, listed with the right checksum."""
     import hashlib
 
+    (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_bytes(content)
     _edit(folder, lambda c: c["files"].update({name: hashlib.sha256(content).hexdigest()}))
 
@@ -70,8 +72,30 @@ def test_an_untouched_bundle_is_read(bundle: Path) -> None:
         (lambda b: _relabel(b, "x.parquet", b"nor is this"), "Parquet"),
         (lambda b: _relabel(b, "encoder/modules.json", b'[{"type": "os.system", "path": ""}]'), "os.system"),
         (lambda b: _relabel(b, "encoder/modules.json", b'[{"type": "sentence_transformers.Do", "path": ""}]'), "Do"),
+        (
+            lambda b: _relabel(
+                b, "encoder/modules.json", b'[{"type": "sentence_transformers.models.Pooling", "path": "../x"}]'
+            ),
+            "outside",
+        ),
+        (lambda b: _relabel(b, "encoder/modules.json", b'{"type": 1}'), "describe"),
+        (lambda b: _relabel(b, "encoder/config.json", b'{"auto_map": {"AutoModel": "evil/repo--x.Y"}}'), "auto_map"),
+        (lambda b: _relabel(b, "encoder/config.json", b'{"a": [{"trust_remote_code": true}]}'), "trust_remote_code"),
+        (lambda b: _relabel(b, "router/head.json", b'{"head": {"_target_": "os.system"}}'), "_target_"),
+        (lambda b: _relabel(b, "router/head.json", b"{"), "not JSON"),
+        (lambda b: _relabel(b, "router/head.json", b"[" * 100_000), "not JSON"),
+        (lambda b: _relabel(b, "model.safetensors", b"PK\x03\x04 a zip archive of pickles"), "pickles"),
+        (lambda b: _edit(b, lambda c: c["units"].update({"../../etc": {}})), "names a path"),
+        (lambda b: _edit(b, lambda c: c.update({"experts": ["/etc"]})), "names a path"),
+        (lambda b: _edit(b, lambda c: c.update({"registered": ["..\\x"]})), "names a path"),
+        (lambda b: _edit(b, lambda c: c.update({"units": ["."]})), "names a path"),
+        (lambda b: _edit(b, lambda c: c.update({"files": ["card.json"]})), "lists no files"),
+        (lambda b: _edit(b, lambda c: c.update({"units": 7})), "lists no units"),
         (lambda b: _edit(b, lambda c: c.update({"format": 99})), "format"),
         (lambda b: (b / MANIFEST).write_text("]"), "not JSON"),
+        (lambda b: (b / MANIFEST).write_text("[" * 100_000), "not JSON"),
+        (lambda b: ((b / MANIFEST).rename(b.parent / "m"), (b / MANIFEST).symlink_to(b.parent / "m")), "is a link"),
+        (lambda b: os.mkfifo(b / "pipe.json"), "not a plain file"),
         (lambda b: (b / MANIFEST).unlink(), "no bundle"),
     ],
 )

@@ -1,4 +1,4 @@
-"""A bundle answers as the run's evaluation did, in every way of asking, and goes on after a kill."""
+"""Every way of asking a bundle gives the same answers; what does not fit is named; a killed job goes on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,35 +18,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from meld.bundle.model import COLUMNS, Model
+from meld.bundle.manifest import MANIFEST, write_manifest
+from meld.bundle.model import Model, load
 from meld.bundle.parts import Parts
 from meld.errors import UserError
 from meld.types import Prediction
 
-UNITS = (
-    "quickstart_products.em",
-    "quickstart_products.blk",
-    "quickstart_people.di",
-    "quickstart_hospitals.ed",
-    "quickstart_hospitals.dc",
-)
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.mark.parametrize("unit", UNITS)
-def test_predictions_are_those_of_the_evaluation(made: Any, model: Model, unit: str) -> None:
-    rows, expected = made.rows(unit), made.evaluated(unit)
-    found = model.predict(rows, unit=unit, chunk=50, progress=False)
-    assert list(found.index) == list(rows.index)
-    assert tuple(found.columns) == COLUMNS
-    for id_, line in found.iterrows():
-        said = expected[str(id_)]
-        assert (line["prediction"], line["status"]) == (said.output, said.status)
-        assert (line["experts"], line["weights"]) == (said.experts, said.weights)
-        assert line["score"] == pytest.approx(said.score, abs=1e-4)
-
-
+@pytest.mark.slow
 def test_the_shell_says_what_python_says_and_keeps_every_cell(made: Any, model: Model, tmp_path: Path) -> None:
     rows = made.rows("quickstart_people.di").reset_index(drop=True).drop(columns="target").head(4)
     rows.insert(0, "kept", ["NA", "06000", "1e5", 'a "b",\nc'])
@@ -75,6 +55,7 @@ def test_the_order_of_rows_and_a_repeated_index_survive(made: Any, model: Model)
     assert list(found["prediction"]) == list(straight["prediction"])[::-1]
 
 
+@pytest.mark.slow
 def test_rows_that_no_table_has_are_answered(made: Any, model: Model) -> None:
     pairs = made.rows("quickstart_products.em").head(2).copy()
     pairs["left_title"] = ["something nobody sells", "a second thing"]
@@ -89,6 +70,7 @@ def test_rows_that_no_table_has_are_answered(made: Any, model: Model) -> None:
         assert list(again["prediction"])[::-1] == list(found["prediction"])
 
 
+@pytest.mark.slow
 def test_match_blocks_then_matches(made: Any, model: Model) -> None:
     rows = made.rows("quickstart_products.em")
     left = rows[[c for c in rows if c.startswith("left_")]].rename(columns=lambda c: c.removeprefix("left_")).head(4)
@@ -107,10 +89,98 @@ def test_an_answer_is_explained(made: Any, model: Model) -> None:
     said = model.explain(rows.iloc[[0]], "em")
     answered = model.predict(rows.iloc[[0]], "em", progress=False).iloc[0]
     assert (said.prediction.output, said.prediction.experts) == (answered["prediction"], answered["experts"])
-    assert said.path == model.opened.paths["quickstart_products.em"]
-    assert sum(share for _, share in said.evidence) == pytest.approx(1.0)
-    assert said.prompt
-    assert said.prediction.experts[0] in str(said)
+    assert said.path == model.opened.paths["quickstart_products.em"] == ("quickstart_products.blk",)
+    assert {edit.step for edit in said.asked.edits} == set(said.path)
+    assert [share for _, share in said.ranked] == sorted((share for _, share in said.ranked), reverse=True)
+    assert said.ranked[0] == (answered["prediction"], answered["score"])
+    assert sum(share for _, share in said.evidence) == pytest.approx(1.0, abs=1e-5)
+    assert rows["left_title"].iloc[0].split()[0].lower() in said.prompt.lower()
+    for shown in (said.prediction.experts[0], "path: quickstart_products.blk", "retrieval alone", "attach "):
+        assert shown in str(said)
+    cell = model.explain(made.rows("quickstart_hospitals.ed").iloc[0], "ed")
+    assert (cell.prompt, cell.path, cell.evidence) == ("", (), ())
+    assert {name for name, _ in cell.ranked} == {"error", "correct"}
+    with pytest.raises(UserError, match="2 rows"):
+        model.explain(rows.head(2), "em")
+
+
+@pytest.mark.parametrize("unit", ["quickstart_products.em", "quickstart_hospitals.dc", "quickstart_hospitals.ed"])
+def test_an_answer_does_not_depend_on_the_rows_beside_it(made: Any, model: Model, unit: str) -> None:
+    rows = made.rows(unit).head(12).copy()
+    first = next(column for column in rows if column not in {"title", "target"})
+    rows.iloc[::2, list(rows).index(first)] = "something new"
+    whole = model.predict(rows, unit=unit, progress=False)
+    for chunk in (1, 5):
+        parts = model.predict(rows, unit=unit, chunk=chunk, progress=False)
+        assert list(parts["prediction"]) == list(whole["prediction"])
+        assert list(parts["experts"]) == list(whole["experts"])
+        assert np.allclose(parts["score"], whole["score"], atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_limit_on_the_questions_of_steps_is_the_runs_and_not_of_the_rows(made_ten: Any, tmp_path: Path) -> None:
+    """A path whose step asked the first question only would treat the first row of every chunk unlike the others."""
+    shutil.copytree(made_ten.bundle, tmp_path / "limited")
+    content = json.loads((tmp_path / "limited" / MANIFEST).read_text())
+    content["rules"]["max_queries"] = 1
+    write_manifest(tmp_path / "limited", content)
+    rows = made_ten.rows("quickstart_products.em").head(3)
+    limited, free = load(tmp_path / "limited"), load(made_ten.bundle)
+    expected = free.predict(rows, "em", progress=False)
+    for chunk in (2, 3):
+        found = limited.predict(rows, "em", chunk=chunk, progress=False)
+        assert list(found["prediction"]) == list(expected["prediction"])
+        assert np.allclose(found["score"], expected["score"], atol=1e-4)
+    assert limited.explain(rows.iloc[[2]], "em").asked.edits == free.explain(rows.iloc[[2]], "em").asked.edits
+
+
+def test_a_bundle_is_refused_over_another_base_model(made: Any, tmp_path: Path) -> None:
+    from transformers import AutoTokenizer, BertConfig, BertForMaskedLM
+
+    from meld.backbone.weights import EMBEDDED_MINILM, resolve
+
+    AutoTokenizer.from_pretrained(resolve(EMBEDDED_MINILM)).save_pretrained(tmp_path / "other")
+    BertForMaskedLM(
+        BertConfig(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=8)
+    ).save_pretrained(tmp_path / "other")
+    with pytest.raises(UserError, match="not the one the experts were trained on"):
+        load(made.bundle, base=str(tmp_path / "other"))
+    same = shutil.copytree(resolve(EMBEDDED_MINILM), tmp_path / "same")
+    moved = load(made.bundle, base=str(same))
+    rows = made.rows("quickstart_people.di").head(2)
+    assert list(moved.predict(rows, "di", progress=False)["status"]) == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c.pop("rules"),
+        lambda c: c["rules"].update(chase="backwards"),
+        lambda c: c["rules"].update(more=1),
+        lambda c: c["rules"].update(kinds=None),
+        lambda c: c.pop("tasks"),
+        lambda c: c["parts"].pop("engine"),
+        lambda c: c["units"].update(nothing={"task": "em", "path": [], "answers": True}),
+        lambda c: c.update(units=list(c["units"])),
+    ],
+)
+def test_a_manifest_that_says_something_else_is_refused(made: Any, tmp_path: Path, change: Any) -> None:
+    shutil.copytree(made.bundle, tmp_path / "b")
+    content = json.loads((tmp_path / "b" / MANIFEST).read_text())
+    change(content)
+    (tmp_path / "b" / MANIFEST).write_text(json.dumps(content))
+    with pytest.raises(UserError, match="does not say what it should"):
+        load(tmp_path / "b")
+
+
+def test_a_template_cannot_leave_its_sandbox(made: Any, tmp_path: Path) -> None:
+    shutil.copytree(made.bundle, tmp_path / "b")
+    template = next((tmp_path / "b" / "templates").glob("*/di.j2"))
+    template.write_text("{{ ''.__class__.__mro__[1].__subclasses__() }}")
+    write_manifest(tmp_path / "b", json.loads((tmp_path / "b" / MANIFEST).read_text()))
+    with pytest.raises(UserError, match="template"):
+        load(tmp_path / "b").predict(made.rows("quickstart_people.di").head(1), "di", progress=False)
 
 
 def test_what_does_not_fit_is_named(made: Any, model: Model) -> None:
@@ -128,6 +198,7 @@ def test_what_does_not_fit_is_named(made: Any, model: Model) -> None:
             wrong()
 
 
+@pytest.mark.slow
 def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(made: Any, model: Model, tmp_path: Path) -> None:
     rows = made.rows("quickstart_people.di").reset_index(drop=True).drop(columns="target")
     many = pd.concat([rows] * 6, ignore_index=True)
@@ -160,6 +231,7 @@ def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(made: Any, model:
     assert list(written["prediction"]) == expected * 6
 
 
+@pytest.mark.slow
 def test_streams_and_exit_codes(made: Any, tmp_path: Path) -> None:
     rows = made.rows("quickstart_hospitals.ed").drop(columns="target").head(2)
     lines = "".join(json.dumps(dict(row)) + "\n" for _, row in rows.iterrows()).encode()

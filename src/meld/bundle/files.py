@@ -9,6 +9,7 @@ import math
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -74,17 +75,41 @@ def write_frame(frame: DataFrame, name: str, given: str | None = None) -> None:
         frame: What to write, without its index.
         name: The file, or ``-`` for standard output.
         given: Its format, where the suffix does not say.
+
+    Raises:
+        UserError: If the file cannot be written.
     """
     content = _bytes(frame, format_of(name, given))
     if name == STREAM:
         sys.stdout.buffer.write(content)
         sys.stdout.buffer.flush()
         return
-    path = Path(name)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(Path(name), content)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that appears whole or not at all, in the place of any that was there.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(
+            f"{path.name} cannot be written: {error.strerror or error}.",
+            where=str(path),
+            fix="name a file in a folder that you may write to and that has room",
+        ) from error
+    finally:
+        with suppress(OSError):
+            partial.unlink()
 
 
 def _bytes(frame: DataFrame, kind: Format) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
@@ -25,6 +26,11 @@ _PACKAGES = ("meld-dp", "torch", "transformers", "peft", "sentence-transformers"
 _PICKLE = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"PK\x03\x04")
 _ENCODER_MODULES = frozenset({"Transformer", "Pooling", "Normalize"})
 """Modules of sentence-transformers that read nothing but numbers from their configuration."""
+
+_CODE_KEYS = frozenset({"auto_map", "trust_remote_code", "custom_pipelines", "_target_"})
+"""Keys of a JSON file that name code to be run."""
+
+_NAME = re.compile(r"[^./\\:\x00][^/\\:\x00]*")
 
 
 def versions() -> dict[str, str]:
@@ -98,6 +104,9 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for name in found:
         if name.endswith("/modules.json"):
             _check_encoder(folder, name)
+        elif name.endswith(".json"):
+            _check_no_code(folder, name)
+    _check_names(folder, content)
     return content
 
 
@@ -161,6 +170,35 @@ def _check_encoder(folder: Path, name: str) -> None:
         raise _refused(folder, f"{name} names the class {foreign[0]}")
     if any(".." in path or path.startswith("/") for path in paths):
         raise _refused(folder, f"{name} names a path outside the folder")
+
+
+def _check_no_code(folder: Path, name: str) -> None:
+    """Configurations of transformers can ask for code that lies beside them, or on the hub."""
+    try:
+        content = json.loads((folder / name).read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        raise _refused(folder, f"{name} is not JSON") from None
+    waiting = [content]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            asked = _CODE_KEYS & node.keys()
+            if asked:
+                raise _refused(folder, f"{name} asks for code: {min(asked)}")
+            waiting += node.values()
+        elif isinstance(node, list):
+            waiting += node
+
+
+def _check_names(folder: Path, content: Mapping[str, Any]) -> None:
+    """Names of units and experts are names of folders, and must not lead out of the bundle."""
+    for group in ("units", "experts", "registered", "exclude"):
+        names = content.get(group) or ()
+        if not isinstance(names, (list, dict, tuple)):
+            raise _refused(folder, f"{MANIFEST} lists no {group}")
+        for name in names:
+            if not isinstance(name, str) or not _NAME.fullmatch(name):
+                raise _refused(folder, f"{MANIFEST} names a path instead of one of the {group}: {name!r}")
 
 
 def _refused(folder: Path, why: str) -> UserError:

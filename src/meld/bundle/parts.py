@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from meld.bundle.files import write_whole
 from meld.dataset.io import load_predictions, save_predictions
 from meld.errors import UserError
 from meld.types import Prediction
@@ -29,7 +30,7 @@ class Parts:
         restart: Throw away what another or the same job left, instead of going on.
 
     Raises:
-        UserError: If another job was interrupted while it wrote the same file.
+        UserError: If another job was interrupted while it wrote the same file, or the folder cannot be written to.
     """
 
     def __init__(self, out: Path, job: Mapping[str, object], restart: bool = False) -> None:
@@ -46,8 +47,7 @@ class Parts:
                     fix="go on with that job, write another file, or begin anew: --restart (restart=True)",
                 )
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        _write_whole(note, said.encode())
+        write_whole(note, said.encode())
 
     def has(self, chunk: int) -> bool:
         """Whether a chunk is finished."""
@@ -71,9 +71,3 @@ class Parts:
 
     def _path(self, chunk: int) -> Path:
         return self.folder / f"{chunk:08d}.parquet"
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -51,7 +52,11 @@ def predict_verb(words: Sequence[str]) -> int:
         chunk=given.chunk,
     )
     if not to_file:
-        write_frame(with_answers(frame, answers), STREAM, out_format)
+        try:
+            write_frame(with_answers(frame, answers), STREAM, out_format)
+        except BrokenPipeError:
+            # Whoever read has seen enough; without this Python complains once more when it closes the stream.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if (answers["status"] == "invalid").any() else 0
 
 

@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, FileSystemLoader, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, FileSystemLoader, PackageLoader, StrictUndefined, TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from meld.errors import UserError
 from meld.serializer.base import Serializer
 from meld.task.base import Task
 from meld.types import Entity, Prompt, Query, Sample
@@ -45,6 +46,7 @@ class PromptWriter:
         self.tasks = tasks
         self.count = count
         self.budget = budget
+        self._templates = templates
         loader: BaseLoader = (
             PackageLoader("meld.task", "templates") if templates is None else FileSystemLoader(templates)
         )
@@ -72,6 +74,9 @@ class PromptWriter:
 
         Returns:
             The prompt; its ``n_demos`` and ``shortened`` say what the budget left.
+
+        Raises:
+            UserError: If a template of another folder cannot be rendered.
         """
         answers = tuple(options) if options is not None else self.tasks[query.task].options
         kept = list(demos)
@@ -120,11 +125,17 @@ class PromptWriter:
             {**self._item(demo.query, demo.query.entities, 200), "answer": form.answer_text(demo.label)}
             for demo in demos
         ]
-        text: str = template.render(
-            asked=self._item(query, entities, context_limit),
-            demos=shown,
-            options=domain,
-        )
+        asked = self._item(query, entities, context_limit)
+        try:
+            text: str = template.render(asked=asked, demos=shown, options=domain)
+        except (TemplateError, TypeError) as error:
+            if self._templates is None:
+                raise
+            raise UserError(
+                f"The template of {query.task} cannot be rendered: {error}.",
+                where=str(self._templates / self.serializer.template / f"{query.task}.j2"),
+                fix="take the templates that the bundle was exported with",
+            ) from error
         return text.rstrip("\n")
 
     def _item(self, query: Query, entities: Sequence[Entity], context_limit: int) -> dict[str, Any]:
