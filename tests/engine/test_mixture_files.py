@@ -139,7 +139,7 @@ def on_disk(fresh: Fresh, tmp_path: Path) -> Path:
 
 
 def test_parts_of_models_and_models_nobody_can_load_are_refused(fresh: Fresh, on_disk: Path) -> None:
-    with pytest.raises(UserError, match=r"some are kept.*backbone\.layers=1"):
+    with pytest.raises(UserError, match=r"some layers are kept.*backbone\.layers=1"):
         VllmEngine().open(HuggingFaceBackbone(str(on_disk), layers=1, device="cpu").open(), {})
     with pytest.raises(UserError, match="not known where those of tiny-llama are"):
         VllmEngine().open(fresh("llama"), {})
