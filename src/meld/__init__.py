@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from meld.bundle.fit import fit
+    from meld.bundle.model import load
     from meld.dataset.frames import frames_config, from_frames
 
 try:
@@ -15,7 +17,7 @@ try:
 except PackageNotFoundError:  # a source tree that is not installed
     __version__ = "0+source"
 
-__all__ = ["__version__", "frames_config", "from_frames", "load_results"]
+__all__ = ["__version__", "fit", "frames_config", "from_frames", "load", "load_results"]
 
 
 def __getattr__(name: str) -> Any:
@@ -24,6 +26,15 @@ def __getattr__(name: str) -> Any:
         from meld.dataset import frames
 
         return getattr(frames, name)
+    # Bundles import torch.
+    if name == "load":
+        from meld.bundle import model
+
+        return model.load
+    if name == "fit":
+        from meld.bundle.fit import fit
+
+        return fit
     raise AttributeError(f"module 'meld' has no attribute {name!r}")
 
 

@@ -72,6 +72,16 @@ def test_a_plain_multirun_is_recorded_too() -> None:
     assert arrange(["k=1,2"], "").multirun is False  # Hydra says what to do about it
 
 
+@pytest.mark.parametrize("at", [0, 1, 2])
+def test_the_flag_may_stand_anywhere(at: int) -> None:
+    words = ["k=1,2", "method=meld_ds"]
+    words.insert(at, "-m")
+    found, record, _ = _arranged(*words)
+    assert found[0] == "-m"
+    assert found.count("-m") + found.count("--multirun") == 1
+    assert record.grid == {"k": ("1", "2")}
+
+
 def test_a_dry_run_stays_in_this_process() -> None:
     callback = "+hydra.callbacks.in_process._target_=meld.cli.in_process.InProcess"
     assert callback in _arranged("experiment=tab7_ablation", "sweep=joblib", "dry_run=true")[0]

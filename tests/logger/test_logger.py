@@ -25,6 +25,7 @@ from meld.logger.wandb import WandbLogger, has_key
 CONF = Path(__file__).parents[2] / "conf" / "logger"
 FRAME = pd.DataFrame({"dataset": ["a", "b|c"], "f1": [0.5, 0.25], "odd": [None, ["x"]]})
 SECRET = "hf_0123456789abcdefSECRET"
+RUN = "0123456789abcdef"
 
 
 def use(sink: MetricSink) -> None:
@@ -47,7 +48,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_csv_is_long_and_continues(tmp_path: Path) -> None:
     for _ in range(2):
-        use(CsvLogger().open(tmp_path, {}, "run", None))
+        use(CsvLogger().open(tmp_path, {}, "run", None, RUN))
     with (tmp_path / "metrics.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["prefix", "step", "metric", "value"]
@@ -63,7 +64,7 @@ def test_csv_is_long_and_continues(tmp_path: Path) -> None:
 
 
 def test_a_killed_run_leaves_whole_lines(tmp_path: Path) -> None:
-    sink = CsvLogger().open(tmp_path, {}, "run", None)
+    sink = CsvLogger().open(tmp_path, {}, "run", None, RUN)
     sink.log({"loss": 1.0}, 0, "p")
     assert (tmp_path / "metrics.csv").read_text().endswith("p,0,loss,1.0\n")
     sink.finish()
@@ -72,7 +73,7 @@ def test_a_killed_run_leaves_whole_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["../../outside", "/etc/x", "..", ""])
 def test_table_names_cannot_leave_the_run_directory(tmp_path: Path, name: str) -> None:
     run = tmp_path / "deep" / "run"
-    sink = CsvLogger().open(run, {}, "run", None)
+    sink = CsvLogger().open(run, {}, "run", None, RUN)
     sink.table(name, FRAME)
     sink.finish()
     assert len(list((run / "tables").glob("*.csv"))) == 1
@@ -80,14 +81,14 @@ def test_table_names_cannot_leave_the_run_directory(tmp_path: Path, name: str) -
 
 
 def test_none_writes_nothing(tmp_path: Path) -> None:
-    use(NoLogger().open(tmp_path / "run", {}, "run", None))
+    use(NoLogger().open(tmp_path / "run", {}, "run", None, RUN))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_tensorboard_holds_points_and_config_without_secrets(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    use(TensorBoardLogger().open(tmp_path, {"k": 3, "hub": {"api_key": SECRET}}, "run", None))
+    use(TensorBoardLogger().open(tmp_path, {"k": 3, "hub": {"api_key": SECRET}}, "run", None, RUN))
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(e.step, e.value) for e in events.Scalars("encode/suite/loss")] == [(0, 0.5), (1, 0.25)]
     assert events.Scalars("summary/abt_buy.em/f1")[0].value == pytest.approx(0.7123)
@@ -97,7 +98,7 @@ def test_tensorboard_holds_points_and_config_without_secrets(tmp_path: Path) -> 
 def test_tensorboard_counts_what_has_no_step(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    sink = TensorBoardLogger().open(tmp_path, {}, "run", None)
+    sink = TensorBoardLogger().open(tmp_path, {}, "run", None, RUN)
     for value in (1.0, 2.0, 3.0):
         sink.log({"x": value}, None, "")
     sink.finish()
@@ -121,7 +122,7 @@ def test_wandb_offline_makes_one_run_per_job_and_keeps_secrets(
     config = {"k": 3, "max_prompt_tokens": 512, "endpoint": {"api_key": SECRET, "url": f"https://x/?t={SECRET}"}}
     with caplog.at_level(logging.WARNING):
         for job in ("k=1", "k=2"):
-            use(WandbLogger(mode="online").open(tmp_path / job, config, job, "sweep_over_k"))
+            use(WandbLogger(mode="online").open(tmp_path / job, config, job, "sweep_over_k", RUN + job[-1]))
     said = [record.getMessage() for record in caplog.records if "W&B" in record.getMessage()]
     assert len(said) == 2
     assert all("offline" in line and "\n" not in line for line in said)
@@ -204,7 +205,7 @@ def test_a_trainer_logs_through_the_adaptor(tmp_path: Path) -> None:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 
     data = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(torch.ones(4, 2)), batch_size=2)
-    sink = CsvLogger().open(tmp_path, {}, "run", None)
+    sink = CsvLogger().open(tmp_path, {}, "run", None, RUN)
     trainer = pl.Trainer(
         max_epochs=2,
         accelerator="cpu",

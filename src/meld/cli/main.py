@@ -6,8 +6,10 @@ import importlib
 import os
 import shlex
 import sys
+import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 
 from meld.errors import UserError
 
@@ -19,6 +21,9 @@ _VERBS = {
     "store": "store:run_store",
     "rerun": "rerun:run_rerun",
     "diff": "diff:run_diff",
+    "export": "export:export_verb",
+    "predict": "predict:predict_verb",
+    "doctor": "doctor:doctor_verb",
 }
 """Module and function behind each verb, below ``meld.cli``; imported when asked for, so that help stays fast."""
 
@@ -40,6 +45,9 @@ meld store why RUN|KEY    why something was computed again: what differs from th
 meld store gc [--yes]     what no run needs; remove it
 meld rerun RUN [k=v ...]  run a run again from its record, as it was or with changes
 meld diff A B             how two runs differ in configuration, data, code and results
+meld export RUN DIR       write what a run has learnt as one folder, the bundle
+meld predict DIR FILE     answer the rows of a file with a bundle; meld predict --help
+meld doctor               what this machine can run, and why not
 meld --version
 """
 
@@ -97,8 +105,10 @@ def _run_hydra(words: list[str]) -> int:
         plan = arrange(words, command)
         if plan.record is not None and plan.folder is not None and not plan.dry:
             write_record(plan.folder, plan.record)
-        sys.argv = ["meld", *plan.words]
-        outcome = hydra_entry(command, plan.multirun, tuple(plan.record.grid) if plan.record else ())
+        swept = tuple(plan.record.grid) if plan.record else ()
+        with _elsewhere(plan.words) if plan.dry else nullcontext(list(plan.words)) as arguments:
+            sys.argv = ["meld", *arguments]
+            outcome = hydra_entry(command, plan.multirun, swept)
     except UserError:
         raise
     except KeyboardInterrupt:
@@ -127,6 +137,15 @@ def _run_hydra(words: list[str]) -> int:
     show_sweep(plan.folder)
     # Jobs in processes of their own cannot count in ours.
     return 1 if outcome.failed or has_failed(plan.folder) else 0
+
+
+@contextmanager
+def _elsewhere(words: Sequence[str]) -> Iterator[list[str]]:
+    """The same words with directories that vanish: Hydra makes one for every job, also where nothing is computed."""
+    with tempfile.TemporaryDirectory(prefix="meld-dry-run-") as folder:
+        places = ("hydra.run.dir", "hydra.sweep.dir")
+        kept = [word for word in words if word.partition("=")[0] not in places]
+        yield [*kept, *(f"{place}='{folder}'" for place in places)]
 
 
 if __name__ == "__main__":

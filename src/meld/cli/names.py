@@ -9,9 +9,13 @@ from collections.abc import Sequence
 _LONGEST = 80
 
 
+MULTIRUN = frozenset({"-m", "--multirun"})
+"""Hydra's flag for a multirun."""
+
+
 def is_multirun(argv: Sequence[str]) -> bool:
     """Whether Hydra is asked for a multirun."""
-    return any(word in {"-m", "--multirun"} for word in argv)
+    return any(word in MULTIRUN for word in argv)
 
 
 def overrides_of(argv: Sequence[str]) -> list[str]:

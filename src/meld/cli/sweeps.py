@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from meld.cli.names import directory_name, is_multirun, overrides_of
+from meld.cli.names import MULTIRUN, directory_name, is_multirun, overrides_of
 from meld.config.compose import preset_sweep
 from meld.errors import ConfigError
 from meld.report.record import SEEDS, SweepRecord
@@ -55,6 +55,9 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
         ConfigError: If several experiments are asked for at once, or a preset does not compose.
         OverrideParseException: For an override that Hydra cannot read.
     """
+    # Hydra wants its overrides together, so the flag goes first wherever it was typed.
+    flag = [word for word in words if word in MULTIRUN]
+    words = [*flag, *(word for word in words if word not in MULTIRUN)]
     overrides = overrides_of(words)
     parsed = _parse(overrides)
     asks, params, paper = _of_presets(overrides, parsed, _config_dir(words))
@@ -84,9 +87,8 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
         extra.append(f"hydra.job.config.override_dirname.exclude_keys=[{constant}]")
     experiment = next((str(o.value()) for o in parsed if _key(o) == "experiment"), None)
     record = SweepRecord(command, experiment, {key: tuple(values) for key, values in grid.items()}, paper)
-    # Hydra wants its overrides together, so the flag goes first.
-    flag = [] if is_multirun(words) else ["--multirun"]
-    return Arrangement((*flag, *words, *added, *extra), True, dry, folder, record)
+    asked = [] if is_multirun(words) else ["--multirun"]
+    return Arrangement((*asked, *words, *added, *extra), True, dry, folder, record)
 
 
 def swept_values(task_overrides: Sequence[str], keys: Sequence[str]) -> dict[str, str]:

@@ -41,15 +41,29 @@ class MetricSink(Protocol):
         """Take a table under a name."""
         ...
 
+    def artifacts(self, folders: Mapping[str, Path]) -> None:
+        """Take note of where the run's artifacts lie; nothing is copied.
+
+        Args:
+            folders: ``<stage>.<unit>`` to the artifact's folder in the store.
+        """
+        ...
+
     def finish(self) -> None:
         """Write everything out and close."""
         ...
 
 
 class MetricLogger(Protocol):
-    """A logger as configured: opens a sink for each run."""
+    """A logger as configured: opens a sink for each run.
 
-    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None) -> MetricSink:
+    Attributes:
+        table_rows: Rows of a table of predictions or selected samples that it wants; 0 for none.
+    """
+
+    table_rows: int
+
+    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None, run_id: str) -> MetricSink:
         """Open the place for one run's numbers.
 
         Args:
@@ -57,6 +71,7 @@ class MetricLogger(Protocol):
             config: The resolved config, secrets already taken out.
             name: The run's or job's name.
             group: The sweep's name; None outside a sweep.
+            run_id: 16 hexadecimal digits that stay the same when the same run is carried out again in its directory.
 
         Raises:
             UserError: If the logger cannot work here.

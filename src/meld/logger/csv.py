@@ -22,9 +22,14 @@ class CsvLogger:
     """Appends to ``metrics.csv`` (prefix, step, metric, value); tables go to ``tables/<name>.csv``.
 
     A run that continues adds to what it wrote before it was stopped.
+
+    Attributes:
+        table_rows: 0: the run directory holds predictions and selections in whole.
     """
 
-    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None) -> MetricSink:
+    table_rows = 0
+
+    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None, run_id: str) -> MetricSink:
         """Open ``metrics.csv``; the config is in the run directory already, so nothing else is written."""
         return CsvSink(run_dir)
 
@@ -60,6 +65,9 @@ class CsvSink:
         self._tables.mkdir(exist_ok=True)
         safe = re.sub(r"[^\w.=-]+", "_", name).strip(".") or "table"
         frame.to_csv(self._tables / f"{safe}.csv", index=False, lineterminator="\n")
+
+    def artifacts(self, folders: Mapping[str, Path]) -> None:
+        """Nothing: ``artifacts/`` in the run directory links to them already."""
 
     def finish(self) -> None:
         """Close the file."""

@@ -13,9 +13,15 @@ if TYPE_CHECKING:
 
 
 class NoLogger:
-    """Opens a sink that forgets everything."""
+    """Opens a sink that forgets everything.
 
-    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None) -> MetricSink:
+    Attributes:
+        table_rows: 0.
+    """
+
+    table_rows = 0
+
+    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None, run_id: str) -> MetricSink:
         """Open the sink; nothing is written."""
         return NoSink()
 
@@ -31,6 +37,9 @@ class NoSink:
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Forget the table."""
+
+    def artifacts(self, folders: Mapping[str, Path]) -> None:
+        """Forget them."""
 
     def finish(self) -> None:
         """Nothing to close."""

@@ -19,9 +19,16 @@ FOLDER = "tensorboard"
 
 
 class TensorBoardLogger:
-    """Writes event files to ``tensorboard/``; look at them with ``tensorboard --logdir outputs``."""
+    """Writes event files to ``tensorboard/``; look at them with ``tensorboard --logdir outputs``.
 
-    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None) -> MetricSink:
+    Args:
+        table_rows: Rows shown of the predictions and of the selected samples of every unit; 0 for none.
+    """
+
+    def __init__(self, table_rows: int = 50) -> None:
+        self.table_rows = table_rows
+
+    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None, run_id: str) -> MetricSink:
         """Open an event file and write the config to it as text.
 
         Raises:
@@ -70,6 +77,9 @@ class TensorBoardSink:
         lines = [heads, ["---"] * len(heads), *([str(cell) for cell in row] for row in frame.itertuples(index=False))]
         cells = [[cell.replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines]
         self._writer.add_text(name, "\n".join("| " + " | ".join(line) + " |" for line in cells))
+
+    def artifacts(self, folders: Mapping[str, Path]) -> None:
+        """Nothing: ``artifacts/`` in the run directory links to them already."""
 
     def finish(self) -> None:
         """Write out and close."""

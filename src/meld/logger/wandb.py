@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MODES = ("online", "offline")
 _STEP = "step"
+_MAX_FILES = 100_000
 
 logger = logging.getLogger(__name__)
 
@@ -26,21 +27,32 @@ logger = logging.getLogger(__name__)
 class WandbLogger:
     """One W&B run per run directory: each job of a multirun is its own run, in a group named like the sweep.
 
-    Only metrics, tables and the scrubbed config are sent: no code, no git state, no command line, no console output, no
-    description of the machine.
+    Sent are metrics, the scrubbed config as dotted keys, tables (a few rows of predictions and selected samples), and
+    where the run's artifacts lie with the checksums of their files, which stay here. Not sent: code, git state, command
+    line, console output, a description of the machine.
+
+    A run that is carried out again in its directory is the same W&B run. Under ``wandb agent`` the run is the agent's.
 
     Args:
         project: W&B project.
         entity: W&B user or team; None is the key's default.
         mode: ``online`` | ``offline``. Without a key (``WANDB_API_KEY`` or netrc), online becomes offline and says so.
         tags: Tags of the run.
+        table_rows: Rows sent of the predictions and of the selected samples of every unit; 0 keeps all data here.
+        references: Whether to send where the artifacts lie.
 
     Raises:
         ConfigError: For another mode.
     """
 
     def __init__(
-        self, project: str = "meld", entity: str | None = None, mode: str = "online", tags: tuple[str, ...] = ()
+        self,
+        project: str = "meld",
+        entity: str | None = None,
+        mode: str = "online",
+        tags: tuple[str, ...] = (),
+        table_rows: int = 100,
+        references: bool = True,
     ) -> None:
         if mode not in MODES:
             raise ConfigError(
@@ -50,10 +62,12 @@ class WandbLogger:
         self._entity = entity
         self._mode = mode
         self._tags = tuple(tags)
+        self.table_rows = table_rows
+        self._references = references
 
-    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None) -> MetricSink:
-        """Start a W&B run whose files lie in ``<run_dir>/wandb``; a run that is still open in this process is finished
-        first.
+    def open(self, run_dir: Path, config: Mapping[str, Any], name: str, group: str | None, run_id: str) -> MetricSink:
+        """Start a W&B run whose files lie in ``<run_dir>/wandb``, or go on with it; a run that is still open in this
+        process is finished first.
 
         Raises:
             UserError: If wandb is not installed or the run cannot be started.
@@ -88,10 +102,13 @@ class WandbLogger:
                 project=self._project,
                 entity=self._entity,
                 dir=str(run_dir),
-                config=scrub(config),
+                config=flatten(scrub(config)),
                 name=scrub(name),
                 group=scrub(group) if group else None,
                 tags=list(self._tags),
+                # An agent has chosen the id, and tells it to wandb through the environment.
+                id=os.environ.get("WANDB_RUN_ID") or run_id,
+                resume="allow" if mode == "online" else None,
                 mode="online" if mode == "online" else "offline",
                 reinit="finish_previous",
                 settings=settings,
@@ -102,7 +119,7 @@ class WandbLogger:
                 where="logger=wandb",
                 fix="check the key, logger.project and logger.entity, or choose logger=wandb_offline",
             ) from error
-        return WandbSink(run)
+        return WandbSink(run, self._references)
 
 
 class WandbSink:
@@ -110,10 +127,12 @@ class WandbSink:
 
     Args:
         run: What ``wandb.init`` returned.
+        references: Whether to send where the artifacts lie.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, references: bool) -> None:
         self._run = run
+        self._references = references
         self._stepped: set[str] = set()
 
     def log(self, metrics: Mapping[str, float], step: int | None, prefix: str) -> None:
@@ -140,9 +159,39 @@ class WandbSink:
         cells.columns = [str(column) for column in frame.columns]
         self._run.log({name: wandb.Table(dataframe=cells, allow_mixed_types=True)})
 
+    def artifacts(self, folders: Mapping[str, Path]) -> None:
+        """Log one W&B artifact of type ``meld-run`` that refers to every file of the run's artifacts."""
+        import wandb
+
+        if not self._references:
+            return
+        places = {name: folder.resolve() for name, folder in folders.items()}
+        keys = {name: f"{folder.parent.name}/{folder.name}" for name, folder in places.items()}
+        content = wandb.Artifact(f"run-{self._run.id}", type="meld-run", metadata=keys)
+        for name, folder in places.items():
+            content.add_reference(folder.as_uri(), name=name, max_objects=_MAX_FILES)
+        self._run.log_artifact(content)
+
     def finish(self) -> None:
         """Write out and close, so that the next job of a multirun starts its own run."""
         self._run.finish()
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested config with one dotted key for every value, as overrides name them.
+
+    Lists stay lists, so that ``path_steps`` is one value; an empty mapping is kept as such.
+
+    Args:
+        config: Plain containers and scalars.
+    """
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            flat |= {f"{key}.{inner}": item for inner, item in flatten(value).items()}
+        else:
+            flat[str(key)] = value
+    return flat
 
 
 def has_key() -> bool:

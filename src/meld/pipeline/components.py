@@ -18,7 +18,7 @@ from meld.retriever.base import Retriever
 from meld.router.base import Router
 from meld.selector.base import Selector
 from meld.serializer.base import Serializer
-from meld.stages.infer import Mixer
+from meld.stages.panel import Mixer
 from meld.trainer.fit import LightningTrainer
 
 

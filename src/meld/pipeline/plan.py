@@ -501,7 +501,6 @@ class _Planner:
                 questions,
                 {u: shop.unit(context, u) for u in steps},
                 unit,
-                steps,
                 self.c.metapath.rules,
                 self.router,
                 self.c.mixer,

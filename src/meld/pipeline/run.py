@@ -30,7 +30,9 @@ from meld.pipeline.display import Display
 from meld.pipeline.node import Node, Plan, artifact
 from meld.pipeline.plan import make_plan
 from meld.pipeline.routing import write_routing
+from meld.pipeline.selection import TABLES as SELECTION
 from meld.pipeline.selection import selection_summary
+from meld.pipeline.tracking import Tracking
 from meld.report.annotation import ANNOTATION
 from meld.report.console import reasons
 from meld.report.html import write_report
@@ -177,13 +179,14 @@ def execute(
             check_reachable(plan.workshop.encoder.path, "encoder.path")
             if plan.experts:
                 check_reachable(plan.backbone.path, "backbone.path", plan.backbone.revision)
-        logger: MetricLogger = _build_logger(tree)
-        sink = logger.open(folder, shown, folder.name, group)
+        tracking = Tracking(_build_logger(tree), tree, shown, folder, group, nodes)
+        complete = False
         try:
-            plan, costs = _carry_out(plan, tree, store, record, console, sink)
-            _write_run(plan, tree, choices, folder, store, costs, sink)
+            plan, costs = _carry_out(plan, tree, store, record, console, tracking.sink)
+            _write_run(plan, tree, choices, folder, store, costs, tracking)
+            complete = not plan.failures
         finally:
-            sink.finish()
+            tracking.finish(complete)
     except KeyboardInterrupt:
         record.update(state="failed", error="interrupted; the same command continues")
         raise
@@ -339,9 +342,9 @@ def _write_run(
     folder: Path,
     store: Store,
     costs: Sequence[Cost],
-    sink: MetricSink,
+    tracking: Tracking,
 ) -> None:
-    """Write everything a finished run directory holds."""
+    """Write everything a finished run directory holds, and hand it to the logger."""
     nodes = plan.wanted(tree["until"])
     made = {node.id: artifact(store, node) for node in nodes}
     hash_ = config_hash(tree)
@@ -349,6 +352,8 @@ def _write_run(
     write_costs(folder, costs, sum(cost.seconds for cost in costs if not cost.reused), search_costs(made))
     write_paths(folder, made)
     write_environment(folder, {"seed": int(tree["seed"]), "data_seed": int(tree["data_seed"])})
+    tracking.costs(costs)
+    tracking.artifacts({id_.replace(":", "."): path for id_, path in made.items()})
     if not any(node.stage == "evaluate" for node in nodes):
         return
     rows: list[Row] = []
@@ -364,7 +369,7 @@ def _write_run(
             rows += rows_of(dataset, task, name, [Score(**s) for s in scores], hash_)
     config = {**identity(tree, choices), "synthetic": list(plan.synthetic)}
     write_results(folder, config, hash_, rows, plan.failures)
-    write_routing(plan, made, folder, sink)
+    write_routing(plan, made, folder, tracking.sink)
     reports = {u: made[f"evaluate:{u}"] / "annotation.json" for u in plan.scored}
     annotated = {u: read_json(path) for u, path in reports.items() if path.is_file()}
     write_json(folder / ANNOTATION, {"annotator": config.get("annotator", ""), "units": annotated})
@@ -372,4 +377,5 @@ def _write_run(
     if selection:
         write_json(folder / "selection.json", {"selector": config.get("selector", ""), "units": selection})
     write_report(folder)
-    sink.summary({f"{row.task}/{row.dataset}/{row.metric}": row.value for row in rows if row.system == tree["system"]})
+    tracking.samples(tables, folder / SELECTION)
+    tracking.results(rows, str(tree["system"]))

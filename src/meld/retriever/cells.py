@@ -73,14 +73,31 @@ class CellEvidence:
         self.records = list(table.rows)
         self._index = {record: i for i, record in enumerate(self.records)}
         self._rows = [table.rows[record] for record in self.records]
-        array = vectors.get([render(entity) for entity in self._rows])
-        self._neighbours = _nearest_rows(array, n_neighbours)
+        self._array = vectors.get([render(entity) for entity in self._rows])
+        self._n_neighbours = n_neighbours
+        self._neighbours = _nearest_rows(self._array, n_neighbours)
+        self._admitted: dict[str, NDArray[np.intp]] = {}
         self._counts = {a: Counter(row[a] for row in self._rows) for a in table.columns}
         self._patterns = {a: Counter(pattern(row[a]) for row in self._rows) for a in table.columns}
         self._trigrams = {a: Counter(t for row in self._rows for t in set(_trigrams(row[a]))) for a in table.columns}
         self._frequent = {a: [v for v, _ in c.most_common(_MAX_DISTINCT) if v] for a, c in self._counts.items()}
         self._determined = {a: self._determinants(a) for a in table.columns}
         self._similar: dict[tuple[str, str], list[tuple[str, float, int]]] = {}
+
+    def admit(self, reference: str, vector: NDArray[np.float32]) -> None:
+        """Let the nearest tuples of the table vote on the cells of a tuple that is not in it.
+
+        Args:
+            reference: ``<table>:<id>``, an id that the table does not have.
+            vector: Shape (d,), the unit vector of the rendered tuple.
+        """
+        nearest = np.argsort(-(self._array @ vector), kind="stable")[: self._n_neighbours]
+        self._admitted[reference.partition(":")[2]] = nearest
+
+    def forget(self) -> None:
+        """Forget the admitted tuples, and what was compared with their values."""
+        self._admitted.clear()
+        self._similar.clear()
 
     def _determinants(self, attribute: str) -> dict[str, dict[str, Counter[str]]]:
         """For each other attribute that repeats values: its value to the counts of ``attribute``'s values."""
@@ -109,14 +126,16 @@ class CellEvidence:
         attribute = query.target or ""
         entity = query.entities[0]
         value = entity[attribute]
-        own = self._index.get(query.rows[0].partition(":")[2]) if query.rows else None
+        record = query.rows[0].partition(":")[2] if query.rows else ""
+        own = self._index.get(record)
         in_table = own is not None and self._rows[own][attribute] == value
         stored = self._rows[own][attribute] if own is not None else None
         n = len(self._rows)
 
         votes: Counter[str] = Counter()
-        if own is not None:
-            votes.update(self._rows[i][attribute] for i in self._neighbours[own])
+        voters = self._admitted.get(record) if own is None else self._neighbours[own]
+        if voters is not None:
+            votes.update(self._rows[i][attribute] for i in voters)
         total = max(1, votes.total())
         rival, rival_votes = next(((v, c) for v, c in votes.most_common() if v != value), ("", 0))
 

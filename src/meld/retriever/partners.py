@@ -63,6 +63,20 @@ class Partners:
         ):
             self._top[name] = _top(own, other, _DEPTH)
         self._row = [{record: i for i, record in enumerate(ids)} for ids in self.ids]
+        self._admitted: dict[str, NDArray[np.float32]] = {}
+
+    def admit(self, reference: str, vector: NDArray[np.float32]) -> None:
+        """Make a tuple that is in neither table known, so that it can be asked about; it is nobody's neighbour itself.
+
+        Args:
+            reference: ``<table>:<id>``, an id that the table does not have.
+            vector: Shape (d,), the unit vector of the rendered tuple.
+        """
+        self._admitted[reference] = vector
+
+    def forget(self) -> None:
+        """Forget the admitted tuples."""
+        self._admitted.clear()
 
     def nearest(self, reference: str) -> list[tuple[str, float]]:
         """The nearest tuples of the other table, as (``<table>:<id>``, cosine), nearest first.
@@ -72,9 +86,13 @@ class Partners:
         """
         table, _, record = reference.partition(":")
         side = self.names.index(table)
-        row = self._row[side][record]
-        indices, scores = self._top[table]
         other = 1 - side
+        if reference in self._admitted:
+            row = 0
+            indices, scores = _top(self._admitted[reference][None], self._arrays[other], _DEPTH)
+        else:
+            row = self._row[side][record]
+            indices, scores = self._top[table]
         return [
             (f"{self.names[other]}:{self.ids[other][i]}", float(s))
             for i, s in zip(indices[row], scores[row], strict=True)
@@ -82,12 +100,31 @@ class Partners:
 
     def link(self, left: str, right: str) -> Link:
         """How the tuples ``<left table>:<id>`` and ``<right table>:<id>`` stand to each other."""
+        if left in self._admitted or right in self._admitted:
+            return self._admitted_link(left, right)
         i = self._row[0][left.partition(":")[2]]
         j = self._row[1][right.partition(":")[2]]
         similarity = float(self._arrays[0][i] @ self._arrays[1][j])
         rank_right, best_left = _rank(self._top[self.names[0]], i, j)
         rank_left, best_right = _rank(self._top[self.names[1]], j, i)
         return Link(similarity, rank_right, rank_left, similarity - max(best_left, best_right))
+
+    def _admitted_link(self, left: str, right: str) -> Link:
+        """A link of which at least one end is in no table: its ranks are those it would have if it were."""
+        vectors = [self._vector(side, reference) for side, reference in enumerate((left, right))]
+        similarity = float(vectors[0] @ vectors[1])
+        ranks, best = [], []
+        for side, other in ((0, right), (1, left)):
+            own = self._row[1 - side].get(other.partition(":")[2]) if other not in self._admitted else None
+            scores = self._arrays[1 - side] @ vectors[side]
+            rivals = np.delete(scores, own) if own is not None else scores
+            ranks.append(min(int((rivals > similarity).sum()), _DEPTH) + 1)
+            best.append(float(rivals.max()) if len(rivals) else 0.0)
+        return Link(similarity, ranks[0], ranks[1], similarity - max(best))
+
+    def _vector(self, side: int, reference: str) -> NDArray[np.float32]:
+        known = self._admitted.get(reference)
+        return self._arrays[side][self._row[side][reference.partition(":")[2]]] if known is None else known
 
 
 def _top(

@@ -8,10 +8,13 @@ values it cost is recorded in the prompt (method section 2, Prompt budget).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, FileSystemLoader, PackageLoader, StrictUndefined, TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from meld.errors import UserError
 from meld.serializer.base import Serializer
 from meld.task.base import Task
 from meld.types import Entity, Prompt, Query, Sample
@@ -28,17 +31,27 @@ class PromptWriter:
         tasks: The tasks by short name.
         count: Counts tokens of a text with the backbone's tokenizer.
         budget: Most tokens a prompt may have (``max_prompt_tokens``).
+        templates: Folder of templates in the place of MELD's own, laid out alike. They run in Jinja's sandbox.
     """
 
     def __init__(
-        self, serializer: Serializer, tasks: dict[str, Task], count: Callable[[str], int], budget: int
+        self,
+        serializer: Serializer,
+        tasks: dict[str, Task],
+        count: Callable[[str], int],
+        budget: int,
+        templates: Path | None = None,
     ) -> None:
         self.serializer = serializer
         self.tasks = tasks
         self.count = count
         self.budget = budget
-        self._environment = Environment(
-            loader=PackageLoader("meld.task", "templates"),
+        self._templates = templates
+        loader: BaseLoader = (
+            PackageLoader("meld.task", "templates") if templates is None else FileSystemLoader(templates)
+        )
+        self._environment = ImmutableSandboxedEnvironment(
+            loader=loader,
             undefined=StrictUndefined,
             autoescape=False,  # prompts are plain text, never markup
             keep_trailing_newline=False,
@@ -61,6 +74,9 @@ class PromptWriter:
 
         Returns:
             The prompt; its ``n_demos`` and ``shortened`` say what the budget left.
+
+        Raises:
+            UserError: If a template of another folder cannot be rendered.
         """
         answers = tuple(options) if options is not None else self.tasks[query.task].options
         kept = list(demos)
@@ -109,11 +125,17 @@ class PromptWriter:
             {**self._item(demo.query, demo.query.entities, 200), "answer": form.answer_text(demo.label)}
             for demo in demos
         ]
-        text: str = template.render(
-            asked=self._item(query, entities, context_limit),
-            demos=shown,
-            options=domain,
-        )
+        asked = self._item(query, entities, context_limit)
+        try:
+            text: str = template.render(asked=asked, demos=shown, options=domain)
+        except (TemplateError, TypeError) as error:
+            if self._templates is None:
+                raise
+            raise UserError(
+                f"The template of {query.task} cannot be rendered: {error}.",
+                where=str(self._templates / self.serializer.template / f"{query.task}.j2"),
+                fix="take the templates that the bundle was exported with",
+            ) from error
         return text.rstrip("\n")
 
     def _item(self, query: Query, entities: Sequence[Entity], context_limit: int) -> dict[str, Any]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from meld.annotator.across import DONOR_TASKS, made_of_tuples
 from meld.annotator.base import Annotator, Surroundings, nothing_added
 from meld.dataset.io import load_unit, save_samples
 from meld.encoder.vectors import Embedder, Vectors
-from meld.retriever.base import Retriever
+from meld.retriever.base import Demonstrations, Retriever
 from meld.seeds import derive, generator
 from meld.stages.base import Context, write_json
 from meld.stages.unit import Unit, save_demonstrations
@@ -82,13 +82,25 @@ def run(
     extra.save(context.out / "extra")
     if unit.task.solver == "llm":
         asked = {q.id: q for q in (*(s.query for s in samples), *(s.query for s in few_shot), *data.test)}
-        corpus = [s for s in samples if not s.provenance.startswith("transformed")] or list(samples)
-        found = retriever.retrieve(
-            list(asked.values()),
-            unit.query_vectors(list(asked.values())),
-            corpus,
-            unit.query_vectors([s.query for s in corpus]),
-            derive(context.seed, "retrieve"),
-        )
-        save_demonstrations(dict(zip(asked, found, strict=True)), context.out / "demonstrations.parquet")
+        found = demonstrate(unit, retriever, list(asked.values()), samples, derive(context.seed, "retrieve"))
+        save_demonstrations(found, context.out / "demonstrations.parquet")
     write_json(context.out / "report.json", dict(annotated.report))
+
+
+def demonstrate(
+    unit: Unit, retriever: Retriever, queries: Sequence[Query], samples: Sequence[Sample], seed: int
+) -> dict[str, Demonstrations]:
+    """Demonstrations of queries, by query id.
+
+    Args:
+        unit: Knows the vectors.
+        retriever: Finds demonstrations.
+        queries: What is asked.
+        samples: The unit's annotated samples; transformed ones demonstrate only where there are no others.
+        seed: For retrievers that draw.
+    """
+    corpus = [s for s in samples if not s.provenance.startswith("transformed")] or list(samples)
+    found = retriever.retrieve(
+        queries, unit.query_vectors(queries), corpus, unit.query_vectors([s.query for s in corpus]), seed
+    )
+    return {query.id: demos for query, demos in zip(queries, found, strict=True)}

@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.dataset.io import load_predictions, save_predictions
-from meld.engine.base import Engine, MixtureModel, TokenWiseEngine
+from meld.engine.base import Engine
 from meld.metapath.base import StepRules
-from meld.metapath.edits import Walk, walk
+from meld.metapath.edits import Walk
 from meld.metapath.record import Asked, save_asked
-from meld.mixer.combination import Combination
-from meld.retriever.cells import cell_facts, evidence_of
-from meld.router.arrow import ArrowRouter
+from meld.retriever.cells import CellEvidence, cell_facts, evidence_of
+from meld.retriever.detect import Detector
+from meld.retriever.partners import Partners
 from meld.router.base import Router
-from meld.router.load import restrict, usage
-from meld.stages.answering import Answered, answer_fully
+from meld.stages.answering import Answered
 from meld.stages.base import Context, read_json, write_json
-from meld.stages.metapath import expert_asker, load_path, say_over
-from meld.stages.paths import build_steps, encoder_answers, encoder_ranking, fit_detector
+from meld.stages.metapath import load_path
+from meld.stages.panel import Mixer, Panel, follow_path
+from meld.stages.paths import encoder_answers, encoder_ranking, fit_detector
 from meld.stages.unit import Questions, Unit
 from meld.task.ed import CORRECT, ERROR
 from meld.types import Prediction, Query
@@ -33,23 +31,11 @@ from meld.types import Prediction, Query
 VERSION = 4
 
 
-class Mixer(Protocol):
-    """Turns router weights into gates, and says what becomes of the updates of the experts that they choose."""
-
-    mixes: str
-    combination: Combination
-
-    def gates(self, weights: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Gates of each query, shape (n, experts)."""
-        ...
-
-
 def run_llm(
     context: Context,
     questions: Mapping[str, Questions],
     others: Mapping[str, Unit],
     name: str,
-    step_names: Sequence[str],
     rules: StepRules,
     router: Router,
     mixer: Mixer,
@@ -67,7 +53,6 @@ def run_llm(
         questions: Questions of the unit and of the units whose experts are steps.
         others: Units that are steps.
         name: The unit.
-        step_names: Those units' names.
         rules: How steps act.
         router: Opens the trained router.
         mixer: Makes gates from weights.
@@ -80,37 +65,29 @@ def run_llm(
     unit = own.unit
     asked, skipped = split_queries(unit, context.inputs.get("flags"))
     path = tuple(step for step in load_path(context.inputs["metapath"]) if step not in exclude)
-    # Routing reads the query as it was asked: what a path attaches is about the answer, not about the kind of question.
     texts = [unit.query_text(query) for query in asked]
-    walked = _augment(context, questions, others, unit, step_names, path, rules, asked, backbone, lm)
+    walked = follow_path(
+        path,
+        unit,
+        others,
+        questions,
+        {step: folder / "adapter" for step, folder in context.group("init").items()},
+        asked,
+        rules,
+        backbone,
+        lambda: lm,
+        context.progress,
+    )
     adapters, added = _roster(context)
-    if isinstance(router, ArrowRouter):
-        kept = {expert: folder for expert, folder in adapters.items() if expert not in exclude}
-        assert isinstance(engine, TokenWiseEngine)  # validation refuses others
-        model: MixtureModel = engine.open_token_wise(lm, kept, router.top_k, router.temperature)
-        # Which expert a token asked is known layer by layer only, so that an answer names none.
-        gates = np.full((len(asked), len(kept)), 1.0 / len(kept))
-        report: dict[str, Any] = {"experts": list(kept), "queries": len(asked), "path": list(path)}
-        mixes = "weights"
-    else:
-        opened = router.open(context.inputs["route"] / "router", tuple(adapters)[: len(adapters) - len(added)], added)
-        weights = restrict(opened.weights([name] * len(asked), texts, context.progress), tuple(adapters), exclude)
-        gates = mixer.gates(weights) if len(asked) else np.zeros((0, len(adapters)))
-        model = engine.open(lm, adapters, mixer.combination)
-        report = usage(tuple(adapters), weights, gates, path)
-        mixes = mixer.mixes
+    panel = Panel(router, context.inputs["route"] / "router", adapters, added, mixer, engine, lm, exclude)
     try:
-        answers = answer_fully(
-            own, walked.queries, model, gates, backbone, context.progress, mixes, what=f"answer {name}"
-        )
+        found = panel.answer(own, texts, walked.queries, backbone, context.progress)
     finally:
-        model.close()
-    predictions = [a.prediction for a in answers]
-    save_asked(_asked(walked, answers), context.out / "asked.parquet")
-    if "mean_weights" not in report:
-        predictions = [replace(prediction, experts=(), weights=()) for prediction in predictions]
-    save_predictions(sorted([*predictions, *skipped], key=lambda p: p.query_id), context.out / "predictions.parquet")
-    write_json(context.out / "routing.json", report)
+        panel.close()
+    save_asked(asked_of(walked, found.answers), context.out / "asked.parquet")
+    predictions = sorted([*found.predictions, *skipped], key=lambda p: p.query_id)
+    save_predictions(predictions, context.out / "predictions.parquet")
+    write_json(context.out / "routing.json", found.usage(path))
 
 
 def _roster(context: Context) -> tuple[dict[str, Path], tuple[Path, ...]]:
@@ -122,8 +99,8 @@ def _roster(context: Context) -> tuple[dict[str, Path], tuple[Path, ...]]:
     return adapters, tuple(folder / "row" for _, folder in sorted(registered.items()))
 
 
-def _asked(walked: Walk, answers: Sequence[Answered]) -> list[Asked]:
-    """What each question became on the way."""
+def asked_of(walked: Walk, answers: Sequence[Answered]) -> list[Asked]:
+    """What each question became on the way: what its path changed, and what the experts read."""
     return [
         Asked(
             query,
@@ -137,38 +114,6 @@ def _asked(walked: Walk, answers: Sequence[Answered]) -> list[Asked]:
         )
         for query, edits, found in zip(walked.queries, walked.edits, answers, strict=True)
     ]
-
-
-def _augment(
-    context: Context,
-    questions: Mapping[str, Questions],
-    others: Mapping[str, Unit],
-    unit: Unit,
-    step_names: Sequence[str],
-    path: Sequence[str],
-    rules: StepRules,
-    queries: Sequence[Query],
-    backbone: HuggingFaceBackbone,
-    lm: LanguageModel,
-) -> Walk:
-    """Apply the unit's fixed path to its test queries, with the experts that the search used."""
-    adapters = {u: folder / "adapter" for u, folder in context.group("init").items()}
-    needed = [n for n in step_names if n in path]
-    model: MixtureModel | None = None
-    if any(n in adapters for n in needed):
-        from meld.engine.stacked import StackedEngine
-
-        model = StackedEngine().open(lm, adapters)
-    try:
-        ask = None if model is None else expert_asker(questions, model, backbone, context.progress)
-        steps = build_steps(needed, unit, others, ask, rules)
-        walked = walk(path, steps, queries, rules.chase)
-        for step, found in steps.items():
-            say_over(unit.name, step, found, rules, context.progress)
-        return walked
-    finally:
-        if model is not None:
-            model.close()
 
 
 def split_queries(unit: Unit, flags: Path | None) -> tuple[list[Query], list[Prediction]]:
@@ -187,12 +132,12 @@ def split_queries(unit: Unit, flags: Path | None) -> tuple[list[Query], list[Pre
         p.query_id.partition("/")[2] for p in load_predictions(flags / "predictions.parquet") if p.output == ERROR
     }
     asked = [q for q in queries if q.id.partition("/")[2] in flagged]
-    skipped = [
-        Prediction(q.id, q.entities[0][q.target or ""], 1.0, status="skipped")
-        for q in queries
-        if q.id.partition("/")[2] not in flagged
-    ]
-    return asked, skipped
+    return asked, [kept_as_it_is(q) for q in queries if q.id.partition("/")[2] not in flagged]
+
+
+def kept_as_it_is(query: Query) -> Prediction:
+    """The answer to data cleaning's question about a cell that error detection has not flagged."""
+    return Prediction(query.id, query.entities[0][query.target or ""], 1.0, status="skipped")
 
 
 def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
@@ -205,29 +150,52 @@ def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
         unit: The unit, annotated.
         depth: Ranked partners per blocking query.
     """
-    name = unit.task.name
-    context.progress.begin(f"answer {unit.name}", len(unit.data.test))
-    if name == "blk" and unit.partners is not None:
-        predictions, asked = _block(unit, depth)
-    elif name == "ed" and unit.cells is not None:
-        predictions, asked = _detect(context, unit)
-    else:
-        queries = list(unit.data.test)
-        predictions = encoder_answers(unit, queries)
-        asked = [
-            Asked(query, options=values, probabilities=chances)
-            for query, (values, chances) in zip(queries, encoder_ranking(unit, queries), strict=True)
-        ]
+    queries = list(unit.data.test)
+    context.progress.begin(f"answer {unit.name}", len(queries))
+    detector = detector_of(unit)
+    if detector is not None:
+        write_json(context.out / "detector.json", {"threshold": round(detector.threshold, 6)})
+    predictions, asked = answer_encoder(unit, queries, detector, depth)
     save_asked(asked, context.out / "asked.parquet")
     save_predictions(sorted(predictions, key=lambda p: p.query_id), context.out / "predictions.parquet")
 
 
-def _block(unit: Unit, depth: int) -> tuple[list[Prediction], list[Asked]]:
+def detector_of(unit: Unit) -> Detector | None:
+    """The fitted detector of an error-detection unit over one table; None for every other unit."""
+    return fit_detector(unit, unit.cells) if unit.task.name == "ed" and unit.cells is not None else None
+
+
+def answer_encoder(
+    unit: Unit, queries: Sequence[Query], detector: Detector | None = None, depth: int = 10
+) -> tuple[list[Prediction], list[Asked]]:
+    """Answers of an encoder-only unit.
+
+    Args:
+        unit: The unit, annotated.
+        queries: What is asked.
+        detector: Of an error-detection unit (:func:`detector_of`).
+        depth: Ranked partners per blocking query.
+
+    Returns:
+        One prediction per query, in order, and what each question became.
+    """
+    if unit.task.name == "blk" and unit.partners is not None:
+        return _block(unit.partners, queries, depth)
+    if detector is not None and unit.cells is not None:
+        return _detect(detector, unit.cells, queries)
+    predictions = encoder_answers(unit, queries)
+    asked = [
+        Asked(query, options=values, probabilities=chances)
+        for query, (values, chances) in zip(queries, encoder_ranking(unit, queries), strict=True)
+    ]
+    return predictions, asked
+
+
+def _block(partners: Partners, queries: Sequence[Query], depth: int) -> tuple[list[Prediction], list[Asked]]:
     """Nearest neighbours of each tuple in the other table."""
-    assert unit.partners is not None
     predictions, asked = [], []
-    for query in unit.data.test:
-        found = unit.partners.nearest(query.rows[0])[:depth]
+    for query in queries:
+        found = partners.nearest(query.rows[0])[:depth]
         scores = tuple(round((1 + cosine) / 2, 6) for _, cosine in found)
         options = tuple(ref for ref, _ in found)
         predictions.append(
@@ -237,12 +205,9 @@ def _block(unit: Unit, depth: int) -> tuple[list[Prediction], list[Asked]]:
     return predictions, asked
 
 
-def _detect(context: Context, unit: Unit) -> tuple[list[Prediction], list[Asked]]:
+def _detect(detector: Detector, cells: CellEvidence, queries: Sequence[Query]) -> tuple[list[Prediction], list[Asked]]:
     """The fitted detector's verdict on each cell."""
-    assert unit.cells is not None
-    queries = list(unit.data.test)
-    detector = fit_detector(unit, unit.cells)
-    evidence = evidence_of(queries, unit.cells)
+    evidence = evidence_of(queries, cells)
     probabilities = detector.probability(np.stack([e.features for e in evidence])) if queries else np.zeros(0)
     predictions, asked = [], []
     for query, found, p in zip(queries, evidence, probabilities, strict=True):
@@ -253,5 +218,4 @@ def _detect(context: Context, unit: Unit) -> tuple[list[Prediction], list[Asked]
         chances = (float(p), 1.0 - float(p)) if label == ERROR else (1.0 - float(p), float(p))
         shown = replace(query, context=(*query.context, *cell_facts(found, float(p))))
         asked.append(Asked(shown, options=options, probabilities=tuple(round(c, 6) for c in chances)))
-    write_json(context.out / "detector.json", {"threshold": round(detector.threshold, 6)})
     return predictions, asked

@@ -29,7 +29,10 @@ from meld.task.base import Task
 from meld.task.di import value_text
 from meld.task.em import MATCH
 from meld.text import normalise
-from meld.types import Prompt, Query, Sample, UnitData
+from meld.types import Prompt, Query, Sample, Table, UnitData
+
+_REMEMBERED = 20_000
+"""Texts that a unit embeds on the way and remembers, as long as it is not told to forget."""
 
 
 class Unit:
@@ -62,7 +65,7 @@ class Unit:
         self.lenders = tuple(lenders)
         self.task = task
         self.serializer = serializer
-        self._paths = {"data": data, "index": index, "annotate": annotate}
+        self._data, self._index, self._annotate = data, index, annotate
         self._embedder = embedder
         self._extra: Vectors | None = None
         # One prior for queries with, one for queries without what blocking or error detection attaches.
@@ -72,16 +75,13 @@ class Unit:
     @cached_property
     def data(self) -> UnitData:
         """Visible data."""
-        path = self._paths["data"]
-        assert path is not None
-        return load_unit(path)
+        return load_unit(self._data)
 
     @cached_property
     def vectors(self) -> Vectors:
         """Vectors of the unit's texts and of its annotated samples' texts."""
-        index, annotate = self._paths["index"], self._paths["annotate"]
-        assert index is not None
-        base = Vectors.load(index)
+        annotate = self._annotate
+        base = Vectors.load(self._index)
         if annotate is None or not (annotate / "extra").is_dir():
             return base
         extra = Vectors.load(annotate / "extra")
@@ -92,16 +92,14 @@ class Unit:
     @cached_property
     def samples(self) -> tuple[Sample, ...]:
         """Annotated samples X_i."""
-        path = self._paths["annotate"]
-        assert path is not None
-        return tuple(load_samples(path / "samples.parquet"))
+        assert self._annotate is not None
+        return tuple(load_samples(self._annotate / "samples.parquet"))
 
     @cached_property
     def demonstrations(self) -> dict[str, Demonstrations]:
         """Retrieved demonstrations by query id."""
-        path = self._paths["annotate"]
-        assert path is not None
-        return load_demonstrations(path / "demonstrations.parquet")
+        assert self._annotate is not None
+        return load_demonstrations(self._annotate / "demonstrations.parquet")
 
     @cached_property
     def sample_by_id(self) -> dict[str, Sample]:
@@ -144,6 +142,57 @@ class Unit:
     def query_text(self, query: Query) -> str:
         """One text for the router's encoder."""
         return " | ".join(self.task.encoder_texts(query, self.serializer.text))
+
+    def over(self, tables: Mapping[str, Table]) -> Unit:
+        """What this unit has learnt, over other tables of its kind: its labels still fit the evidence priors."""
+        moved = Unit(
+            self.name,
+            self.task,
+            self.serializer,
+            self._data,
+            self._index,
+            self._annotate,
+            self._embedder,
+            [self],
+        )
+        moved.data = replace(self.data, tables=dict(tables), pool=(), test=())
+        texts = {self.serializer.text(entity) for table in tables.values() for entity in table.rows.values()}
+        moved.vectors = Vectors.of(texts, self._embedder())
+        moved.demonstrations = {}
+        return moved
+
+    def admit(self, queries: Sequence[Query]) -> None:
+        """Make tuples that the unit's tables lack known to what judges tuples by their place among others.
+
+        Args:
+            queries: Their ``rows`` name the tuples: a record that the table does not have is a new one.
+        """
+        rows = {table.name: table.rows for table in self.data.tables.values()}
+        new = {
+            reference: entity
+            for query in queries
+            for reference, entity in zip(query.rows, query.entities, strict=False)
+            if reference.partition(":")[2] not in rows.get(reference.partition(":")[0], {})
+        }
+        places = (self.partners, self.cells if self.task.name in {"ed", "dc"} else None)
+        if not new or not any(places):
+            return
+        vectors = self.vectors_of([self.serializer.text(entity) for entity in new.values()])
+        for reference, vector in zip(new, vectors, strict=True):
+            for place in places:
+                if place is not None:
+                    place.admit(reference, vector)
+        if places[1] is not None:
+            places[1].vectors = self._with({value_text(a, v) for entity in new.values() for a, v in entity.items()})
+
+    def forget(self) -> None:
+        """Forget admitted tuples and, where they have become many, vectors of texts seen since the unit was opened."""
+        for place in (self.partners, self.cells if self.task.name in {"ed", "dc"} else None):
+            if place is not None:
+                place.forget()
+                place.vectors = self.vectors
+        if self._extra is not None and len(self._extra.texts) > len(self.vectors.texts) + _REMEMBERED:
+            self._extra = None
 
     @cached_property
     def _choice_prior(self) -> ConditionalLogit:

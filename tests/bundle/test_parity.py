@@ -1,0 +1,78 @@
+"""A bundle gives the answers that evaluation scored: from Python and from the shell, for every task."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from meld.bundle.model import COLUMNS, Model
+from meld.cli.main import main
+
+FIVE = (
+    "quickstart_products.em",
+    "quickstart_products.blk",
+    "quickstart_people.di",
+    "quickstart_hospitals.ed",
+    "quickstart_hospitals.dc",
+)
+TEN = (
+    *FIVE,
+    "quickstart_schemas.sm",
+    "quickstart_atlas.cta",
+    "quickstart_atlas.re",
+    "quickstart_atlas.el",
+    "quickstart_listings.ave",
+)
+
+
+@pytest.mark.parametrize("unit", FIVE)
+def test_predictions_are_those_of_the_evaluation(made: Any, model: Model, unit: str) -> None:
+    assert made.units == sorted(FIVE)
+    rows = made.rows(unit)
+    found = model.predict(rows, unit=unit, progress=False)
+    assert list(found.index) == list(rows.index)
+    assert tuple(found.columns) == COLUMNS
+    made.check(found, unit)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("unit", TEN)
+def test_all_ten_tasks_after_paths_through_other_datasets(made_ten: Any, model_ten: Model, unit: str) -> None:
+    assert made_ten.units == sorted(TEN)
+    made_ten.check(model_ten.predict(made_ten.rows(unit), unit=unit, chunk=7, progress=False), unit)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_paths_of_the_ten_ask_other_datasets(made_ten: Any, model_ten: Model) -> None:
+    paths = model_ten.opened.paths
+    assert paths["quickstart_products.em"] == ("quickstart_products.blk", "quickstart_listings.ave")
+    assert paths["quickstart_people.di"] == ("quickstart_hospitals.dc",)
+    assert paths["quickstart_atlas.cta"] == ("quickstart_atlas.el",)
+    assert model_ten.opened.rules.chase == "frozen"
+    changed = {unit: model_ten.explain(made_ten.rows(unit).iloc[[0]], unit=unit).asked.edits for unit in TEN}
+    assert {edit.step for edit in changed["quickstart_products.em"]} == set(paths["quickstart_products.em"])
+    assert {edit.step for edit in changed["quickstart_atlas.cta"]} == {"quickstart_atlas.el"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("unit", TEN)
+def test_the_shell_says_the_same(made_ten: Any, unit: str, tmp_path: Path) -> None:
+    rows, task = made_ten.rows(unit), unit.partition(".")[2]
+    rows.insert(0, "id", list(rows.index))
+    rows.to_json(tmp_path / "in.jsonl", orient="records", lines=True)
+    words = ["predict", str(made_ten.bundle), str(tmp_path / "in.jsonl"), "-o", str(tmp_path / "out.parquet")]
+    expected = made_ten.evaluated(unit)
+    invalid = any(prediction.status == "invalid" for prediction in expected.values())
+    assert main([*words, "--task", task, "--unit", unit, "--quiet"]) == int(invalid)
+    found = pq.read_table(tmp_path / "out.parquet").to_pandas().set_index("id")
+    made_ten.check(found, unit)
+    for name in rows.columns.drop("id"):
+        value = found[name].iloc[0]
+        assert (json.loads(value) if name == "options" else value) == rows[name].iloc[0]
