@@ -16,7 +16,7 @@ from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.engine.adapters import load_experts
 from meld.engine.hf import HuggingFaceEngine
-from meld.engine.mixture_files import SLOTS, MixtureFolder, in_turns, rank_of, slot
+from meld.engine.mixture_files import SLOTS, MixtureFolder, in_turns, slot
 from meld.engine.vllm import VllmEngine
 from meld.errors import UserError
 from meld.mixer.combination import Combination
