@@ -145,6 +145,13 @@ def test_parts_of_models_and_models_nobody_can_load_are_refused(fresh: Fresh, on
         VllmEngine().open(fresh("llama"), {})
 
 
+def test_an_adapted_head_is_refused(on_disk: Path, adapters: Adapters) -> None:
+    recipe = HuggingFaceBackbone(str(on_disk), device="cpu")
+    folders = adapters(recipe.load(), ("q_proj", "lm_head"), (4, 4))
+    with pytest.raises(UserError, match="lm_head"):
+        VllmEngine().open(recipe.open(), folders)
+
+
 def test_without_vllm_it_says_what_to_install(
     on_disk: Path, adapters: Adapters, monkeypatch: pytest.MonkeyPatch
 ) -> None:

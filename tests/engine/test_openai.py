@@ -144,6 +144,8 @@ def test_what_was_answered_is_never_asked_again(server: Server, lm: LanguageMode
     server.answer = lambda path, body: (200, chat("mismatch"), {})
     assert ask_alone(quick(server, tmp_path), lm, prompts(5)) == ["match"] * 3 + ["mismatch"] * 2
     assert len(server.seen) == 5
+    assert ask_alone(quick(server, tmp_path), lm, [*prompts(7)[5:], *prompts(7)[5:]]) == ["mismatch"] * 4
+    assert len(server.seen) == 7
     # Another model, length or field is another question.
     assert ask_alone(quick(server, tmp_path, body={"top_p": 0.5}), lm, prompts(1)) == ["mismatch"]
     assert ask_alone(OpenAIEngine("other", server.url, answers=str(tmp_path)), lm, prompts(1)) == ["mismatch"]

@@ -182,6 +182,14 @@ def test_one_program_at_a_time_holds_the_weights(served: Served) -> None:
     assert served.engine._running is None
 
 
+def test_a_question_longer_than_vllm_was_started_for_is_refused(served: Served) -> None:
+    model = served.vllm()
+    with pytest.raises(UserError, match="has 128 tokens, and vLLM was started for sequences below 128"):
+        model.option_log_probs([Encoded((1, *[5] * 125), ((9, 2),))], GATES[:1])
+    assert model.option_log_probs([Encoded((1, *[5] * 124), ((9, 2),))], GATES[:1])[0].shape == (1,)
+    model.close()
+
+
 def test_an_adapter_beyond_the_slots_is_refused(served: Served) -> None:
     with pytest.raises(UserError, match=r"rank 4 .* slots for rank 1"):
         VllmEngine(max_lora_rank=1).open(served.recipe.open(), served.folders)

@@ -54,20 +54,21 @@ class Asker:
         Raises:
             UserError: If one fails, or the cost cap is reached. What was answered before or meanwhile is kept.
         """
+        keys = [digest(job.path, dict(job.body), job.identity) for job in jobs]
         with ThreadPoolExecutor(self._concurrency) as pool:
-            futures = [pool.submit(self._one, job) for job in jobs]
+            # The same question twice is asked once.
+            futures = {key: pool.submit(self._one, key, job) for key, job in dict(zip(keys, jobs, strict=True)).items()}
             try:
-                return [future.result() for future in futures]
+                return [futures[key].result() for key in keys]
             except KeyboardInterrupt:
                 self.endpoint.stop()
                 raise
             finally:
                 # After an error or an interrupt nothing new is begun; what is under way comes in and is kept.
-                for future in futures:
+                for future in futures.values():
                     future.cancel()
 
-    def _one(self, job: Job) -> Mapping[str, Any]:
-        key = digest(job.path, dict(job.body), job.identity)
+    def _one(self, key: str, job: Job) -> Mapping[str, Any]:
         known = self.log.get(key)
         if known is not None:
             return known

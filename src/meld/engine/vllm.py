@@ -120,10 +120,16 @@ class VllmEngine:
         experts = load_experts(lm, adapters)
         room = slot(self.max_lora_rank)
         check_rank(rank_of(next(iter(experts.values()))), room)
-        need_vllm()
-        # Only what experts adapt is prepared for adapters. The head is not: vLLM on a CPU cannot give log-probabilities
-        # of a prompt where it is.
+        # Only what experts adapt is prepared for adapters. The head must not be: vLLM on a CPU cannot give
+        # log-probabilities of a prompt where it is.
         targets = sorted({layer.rpartition(".")[2] for expert in experts.values() for layer in expert.layers})
+        if "lm_head" in targets:
+            raise UserError(
+                "The experts adapt the model's head (lm_head), under which vLLM cannot rank answers.",
+                where="engine",
+                fix="engine=stacked, or train without lm_head in backbone.lora_targets",
+            )
+        need_vllm()
         asked = (recipe.path, recipe.revision, recipe.dtype, tuple(targets))
         if self._running is not None and self._running.base != asked:
             self.stop()
@@ -174,8 +180,8 @@ class VllmEngine:
             raise UserError(
                 f"vLLM could not start with {recipe.path}.",
                 where=f"{type(error).__name__}: {text[:300]}",
-                fix="a smaller engine.max_model_len, engine.max_lora_rank or engine.max_loras where memory is short; "
-                "engine=stacked runs without vLLM (docs/engines.md)",
+                fix="where memory is short, a smaller engine.memory_share, engine.max_model_len, engine.max_lora_rank "
+                "or engine.max_loras; engine=stacked runs without vLLM (docs/engines.md)",
             ) from error
         running = _Running(llm, asked)
         weakref.finalize(self, running.stop)
@@ -371,7 +377,20 @@ class VllmMixtures:
         self._folder.close()
 
     def _run(self, asked: Sequence[_Asked], how: Any) -> list[Any]:
-        """Hand rows over, as many mixtures at a time as are kept; vLLM orders and batches the rows itself."""
+        """Hand rows over, as many mixtures at a time as are kept; vLLM orders and batches the rows itself.
+
+        Raises:
+            UserError: If a row leaves no room for a single token behind it.
+        """
+        room = int(self._running.llm.llm_engine.model_config.max_model_len)
+        longest = max((len(one.tokens) for one in asked), default=0)
+        if longest >= room:
+            raise UserError(
+                f"A question with its answer has {longest} tokens, and vLLM was started for sequences below {room}.",
+                where="engine.max_model_len",
+                fix=f"engine.max_model_len={longest + 1} if the model takes as many, or a smaller "
+                "backbone.max_prompt_tokens",
+            )
         out: list[Any] = [None] * len(asked)
         for some, rows in in_turns([one.shares for one in asked], self._folder.limit):
             requests = {shares: self._adapter(shares) for shares in some}
