@@ -70,7 +70,7 @@ def test_a_hosted_model_answers_and_what_it_answered_outlives_the_store(
     assert {row["output"] for row in rows if row["status"] == "invalid"} == {None}
     assert all(not row["experts"] for row in rows)
     results = json.loads((run / "results.json").read_text())
-    assert {row["system"] for row in results["results"]} >= {"gpt4"}
+    assert {row["system"] for row in results["rows"]} >= {"gpt4"}
     assert (run / "report.html").is_file()
     assert not (run / "routing.json").exists()
 

@@ -29,7 +29,7 @@ class AnswerLog:
         self.file = file
         self._prices = (price_in, price_out)
         self._cap = max_cost
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._known: dict[str, Mapping[str, Any]] = {}
         self._reserved = 0.0
         self.spent = 0.0
@@ -52,6 +52,8 @@ class AnswerLog:
     def reserve(self, tokens_in: float, tokens_out: float) -> float:
         """Set aside what a question will cost at most.
 
+        Where only questions under way stand between it and the cap, it waits for what they really cost.
+
         Args:
             tokens_in: Its tokens, estimated.
             tokens_out: Tokens that the answer may have.
@@ -64,6 +66,8 @@ class AnswerLog:
         """
         amount = self._cost(tokens_in, tokens_out)
         with self._lock:
+            while self._cap is not None and self._reserved > 0 and self.spent + self._reserved + amount > self._cap:
+                self._lock.wait()
             if self._cap is not None and self.spent + self._reserved + amount > self._cap:
                 raise UserError(
                     f"The cost cap is reached: {self.spent:.4f} of {self._cap:g} are spent, and the next question may "
@@ -77,7 +81,7 @@ class AnswerLog:
     def release(self, amount: float) -> None:
         """Give back what was set aside for a question that was not answered."""
         with self._lock:
-            self._reserved -= amount
+            self._settle(amount)
 
     def keep(self, key: str, reply: Mapping[str, Any], usage: Mapping[str, Any], amount: float) -> None:
         """Write an answer.
@@ -99,8 +103,13 @@ class AnswerLog:
                 os.fsync(stream.fileno())
             self._whole = True
             self._known[key] = reply
-            self._reserved -= amount
             self.spent += cost
+            self._settle(amount)
+
+    def _settle(self, amount: float) -> None:
+        # Sums of amounts that come and go need not end at zero exactly.
+        self._reserved = self._reserved - amount if self._reserved - amount > 1e-12 else 0.0
+        self._lock.notify_all()
 
     def _cost(self, tokens_in: float, tokens_out: float) -> float:
         return (tokens_in * self._prices[0] + tokens_out * self._prices[1]) / 1e6

@@ -76,10 +76,10 @@ class Asker:
         try:
             reply = self.endpoint.post(job.path, job.body)
             choice = choice_of(reply, job.scored, self.endpoint.url)
+            self.log.keep(key, choice, reply.get("usage") or {}, amount)
         except BaseException:
             self.log.release(amount)
             raise
-        self.log.keep(key, choice, reply.get("usage") or {}, amount)
         return choice
 
 
