@@ -25,6 +25,7 @@ EXTRAS = {
     "tensorboard": "logger=tensorboard",
     "bm25": "retriever=bm25 and retriever=hybrid",
     "faiss": "retriever.index=faiss",
+    "serve": "meld serve",
     "xlsx": "data sets that are published as Excel files",
     "sweep": "sweeps over several processes or a cluster",
 }
