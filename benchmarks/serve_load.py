@@ -153,7 +153,7 @@ async def storm(
 
 
 def warm(url: str, asked: dict[str, list[Question]]) -> None:
-    """Ask every unit for a full batch, so that the first memory is that of a server that has everything it works with."""
+    """Ask every unit for a full batch, so that memory is first read of a server that holds all it works with."""
     for some in asked.values():
         some = [some[place % len(some)] for place in range(Limits().batch_rows)]
         body = {"unit": some[0].unit, "target": some[0].target, "rows": [question.row for question in some]}
