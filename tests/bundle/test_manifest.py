@@ -136,7 +136,20 @@ def test_every_option_can_be_named_by_a_bundle(kind: str) -> None:
     """A new option has to be entered in the table, and a removed one taken out."""
     shipped = files("meld.conf") / kind
     targets = {yaml.safe_load(file.read_text())["_target_"] for file in shipped.iterdir() if file.name != "__init__.py"}
-    assert set(KNOWN[kind].values()) == targets
+    # A bundle must not name an address: the key in the environment would be sent there.
+    assert set(KNOWN[kind].values()) == targets - {"meld.engine.openai.OpenAIEngine"}
+
+
+def test_a_bundle_names_neither_an_endpoint_nor_a_place_on_this_machine(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="only name MELD's own components"):
+        describe("engine", {"_target_": "meld.engine.openai.OpenAIEngine", "model": "m", "url": "http://elsewhere/v1"})
+    with pytest.raises(UserError, match="unknown option 'openai'"):
+        make("engine", {"option": "openai", "arguments": {"model": "m"}})
+    node = {"_target_": "meld.engine.vllm.VllmEngine", "max_loras": 2, "cache": str(tmp_path / "cache")}
+    record = describe("engine", node)
+    assert record == {"option": "vllm", "arguments": {"max_loras": 2}}
+    engine = make("engine", {"option": "vllm", "arguments": {"max_loras": 2, "cache": str(tmp_path / "cache")}})
+    assert (engine.max_loras, engine.cache) == (2, None)
 
 
 @pytest.mark.parametrize("kind", KNOWN)
