@@ -53,6 +53,7 @@ FLOORS: dict[str, int] = {
     "stages": 7,
     "pipeline": 8,
     "bundle": 9,
+    "serve": 9,
     "cli": 10,
     "api": 10,
     "__init__": 10,

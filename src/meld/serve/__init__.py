@@ -1,0 +1,1 @@
+"""A trained MELD behind HTTP: rows in, answers out."""
