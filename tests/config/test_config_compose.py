@@ -98,7 +98,7 @@ def test_private_folder_adds_options(toy: Path, monkeypatch: pytest.MonkeyPatch)
         ("expert.rnak=3", "'expert.rnak'", "did you mean expert.rank? (known there: _target_, rank)"),
         ("paths.dta=x", "'paths.dta'", "did you mean paths.data?"),
         ("backbone=minilmm", "options are: minilm, mistral_7b, qwen2_5_0_5b", "backbone=minilm"),
-        ("method=zzz", "options are: meld, meld_ds", "method=OPTION"),
+        ("method=zzz", "options are: gpt4, meld, meld_ds", "method=OPTION"),
         ("backbone@proxi=minilm", "'backbone@proxi'", "backbone@proxy"),
         ("selector/quality=ppl", "'selector/quality'", "below it"),
         ("k=abc", "'abc'", "correct the value"),

@@ -28,13 +28,13 @@ def _tokenizer() -> Any:
     )
 
 
-def _random(architecture: str) -> LanguageModel:
+def _random(architecture: str, width: int) -> LanguageModel:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     config = AutoConfig.for_model(
         architecture,
         vocab_size=64,
-        hidden_size=32,
+        hidden_size=width,
         intermediate_size=48,
         num_hidden_layers=2,
         num_attention_heads=4,
@@ -55,13 +55,13 @@ def _random(architecture: str) -> LanguageModel:
 
 
 @pytest.fixture(scope="session")
-def fresh() -> Callable[[str], LanguageModel]:
+def fresh() -> Callable[..., LanguageModel]:
     """A function that makes an architecture's model; every call gives a new one with the same weights."""
 
-    def make(architecture: str) -> LanguageModel:
+    def make(architecture: str, width: int = 32) -> LanguageModel:
         if architecture == "minilm":
             return HuggingFaceBackbone("embedded:minilm", as_decoder=True, device="cpu").load()
-        return _random(architecture)
+        return _random(architecture, width)
 
     return make
 
@@ -69,7 +69,16 @@ def fresh() -> Callable[[str], LanguageModel]:
 @pytest.fixture
 def adapters(tmp_path: Path) -> Adapters:
     """A function that writes random experts for a model, and gives their folders by the experts' names."""
+    return _adapters_in(tmp_path)
 
+
+@pytest.fixture(scope="session")
+def adapters_in() -> Callable[[Path], Adapters]:
+    """The same for a place of one's own."""
+    return _adapters_in
+
+
+def _adapters_in(place: Path) -> Adapters:
     def make(lm: LanguageModel, targets: Sequence[str], ranks: Sequence[int] = (4,) * 5, size: float = 0.1) -> Any:
         folders = {}
         for number, rank in enumerate(ranks):
@@ -79,7 +88,7 @@ def adapters(tmp_path: Path) -> Adapters:
                     for name, parameter in sorted(wrapped.model.named_parameters()):
                         if "lora_" in name:
                             parameter.copy_(torch.randn(parameter.shape, generator=draw) * size)
-                folders[f"set{number}.em"] = tmp_path / f"e{len(list(tmp_path.glob('e*')))}"
+                folders[f"set{number}.em"] = place / f"e{len(list(place.glob('e*')))}"
                 save_adapter(wrapped, folders[f"set{number}.em"])
         return folders
 

@@ -115,21 +115,67 @@ class HuggingFaceBackbone:
             UserError: If the model is neither a folder nor reachable, the number format is unknown, it has fewer layers
                 than are to be kept, or quantised weights are asked for where they cannot be had.
         """
-        from transformers import AutoConfig, AutoModelForCausalLM
+        lm = self.open()
+        assert lm.model is not None
+        return lm
 
-        dtype = number_format(self)
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
-        quantised = {} if self.quantization is None else self._quantised(device)
-        source = resolve(self.path)
+    def open(self) -> LanguageModel:
+        """The frozen model, whose weights are loaded when they are first asked for.
+
+        Raises:
+            UserError: As :meth:`load`; for weights that cannot be read, when they are asked for.
+        """
+        number_format(self)
+        if self.quantization is not None:
+            self._quantised(self._device())
+        return LanguageModel(None, self.tokenizer(), name=self.path, relative=self.relative, recipe=self)
+
+    def configuration(self) -> Any:
+        """The Transformers configuration the model is made with; no weight is read.
+
+        Raises:
+            UserError: If the model cannot be found, or has fewer layers than are to be kept.
+        """
+        from transformers import AutoConfig
+
         try:
-            config = AutoConfig.from_pretrained(source, revision=self.revision)
-            if self.as_decoder:
-                config.is_decoder = True
-            if self.layers is not None:
-                _keep_layers(config, self.layers, self.config_key.rpartition(".")[0] or "backbone")
+            config = AutoConfig.from_pretrained(resolve(self.path), revision=self.revision)
+        except (OSError, ValueError) as error:
+            raise explain_load_failure(self.path, self.config_key, error) from error
+        if self.as_decoder:
+            config.is_decoder = True
+        if self.layers is not None:
+            _keep_layers(config, self.layers, self.config_key.rpartition(".")[0] or "backbone")
+        return config
+
+    def skeleton(self) -> Any:
+        """The model without weights: its modules have names and shapes.
+
+        Raises:
+            UserError: As :meth:`configuration`.
+        """
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            return AutoModelForCausalLM.from_config(
+                self.configuration(), dtype=number_format(self), attn_implementation=self.attention
+            )
+
+    def load_model(self) -> Any:
+        """The model itself, in evaluation mode, all parameters frozen.
+
+        Raises:
+            UserError: As :meth:`load`.
+        """
+        from transformers import AutoModelForCausalLM
+
+        dtype, device = number_format(self), self._device()
+        quantised = {} if self.quantization is None else self._quantised(device)
+        config = self.configuration()
+        try:
             with quiet_libraries():
                 loaded: Any = AutoModelForCausalLM.from_pretrained(
-                    source,
+                    resolve(self.path),
                     revision=self.revision,
                     config=config,
                     dtype=dtype,
@@ -145,9 +191,10 @@ class HuggingFaceBackbone:
         model.requires_grad_(False)
         model.eval()
         # Quantised weights were put on their device when they were loaded, and may not be moved.
-        return LanguageModel(
-            model if quantised else model.to(device), self.tokenizer(), name=self.path, relative=self.relative
-        )
+        return model if quantised else model.to(device)
+
+    def _device(self) -> str:
+        return ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
 
     def _quantised(self, device: str) -> dict[str, Any]:
         """What ``from_pretrained`` needs to load quantised weights.

@@ -7,15 +7,19 @@ scoring each (prompt, answer) pair alone, at the cost of reading the prompt once
 
 from __future__ import annotations
 
+import gc
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from meld.types import Prompt
+
+if TYPE_CHECKING:
+    from meld.backbone.huggingface import HuggingFaceBackbone
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,14 +48,27 @@ class LanguageModel:
     """A frozen model with its tokenizer.
 
     Args:
-        model: A Hugging Face causal language model (or the same wrapped by PEFT).
+        model: A Hugging Face causal language model (or the same wrapped by PEFT); None to load what ``recipe`` makes
+            when it is first asked for.
         tokenizer: Its tokenizer.
         name: Portable name of the weights, recorded in adapters.
         relative: Whether answers are compared by how much experts raise their log-probability over the base model's.
+        recipe: What the weights were or will be loaded by; None where nobody can load them again.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, name: str, relative: bool = False) -> None:
-        self.model = model
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        name: str,
+        relative: bool = False,
+        recipe: HuggingFaceBackbone | None = None,
+    ) -> None:
+        if model is None and recipe is None:
+            raise ValueError("a language model needs its weights, or a recipe to load them by")
+        self._model = model
+        self._give_back: Callable[[], None] | None = None
+        self.recipe = recipe
         self.tokenizer = tokenizer
         self.name = name
         self.relative = relative
@@ -63,9 +80,46 @@ class LanguageModel:
         self.start_ids: tuple[int, ...] = () if start is None else (int(start),)
         pad = tokenizer.pad_token_id
         self.pad_id: int = self.end_id if pad is None else int(pad)
-        window = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+        config = getattr(model, "config", None) if model is not None or recipe is None else recipe.configuration()
+        window = getattr(config, "max_position_embeddings", None)
         self.window: int | None = None if window is None else int(window)
         self._cut_is_said = False
+
+    @property
+    def model(self) -> Any:
+        """The model, loaded now if it is not in memory.
+
+        Raises:
+            UserError: If it has to be loaded and cannot be.
+        """
+        if self._model is None:
+            give_back, self._give_back = self._give_back, None
+            if give_back is not None:
+                give_back()
+            assert self.recipe is not None
+            self._model = self.recipe.load_model()
+        return self._model
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The model's modules by name: of the model itself if it is in memory, else of one without weights."""
+        assert self._model is not None or self.recipe is not None
+        model = self._model if self._model is not None or self.recipe is None else self.recipe.skeleton()
+        return dict(model.named_modules())
+
+    def lend_memory(self, give_back: Callable[[], None]) -> None:
+        """Drop weights that can be loaded again, for a program that loads its own.
+
+        Args:
+            give_back: Frees what that program holds; called before the weights are loaded again.
+        """
+        if self.recipe is None:
+            return
+        self._model = None
+        self._give_back = give_back
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     @property
     def device(self) -> torch.device:

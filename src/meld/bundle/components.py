@@ -41,6 +41,7 @@ KNOWN: Mapping[str, Mapping[str, str]] = {
     "engine": {
         "stacked": "meld.engine.stacked.StackedEngine",
         "hf": "meld.engine.hf.HuggingFaceEngine",
+        "vllm": "meld.engine.vllm.VllmEngine",
     },
     "task": {
         "em": "meld.task.em.EntityMatching",
@@ -55,7 +56,11 @@ KNOWN: Mapping[str, Mapping[str, str]] = {
         "ave": "meld.task.ave.AttributeValueExtraction",
     },
 }
-"""Kind of component to option name to class."""
+"""Kind of component to option name to class. The openai engine is not among them: a bundle from elsewhere could name an
+address, and the key in the environment would be sent there."""
+
+_OF_MACHINE = frozenset({"cache"})
+"""Arguments that name places on a machine: never recorded, and never taken from a record."""
 
 PARTS = ("serializer", "encoder", "retriever", "backbone", "router", "mixer", "engine")
 """The components that answer queries, besides the tasks."""
@@ -79,7 +84,7 @@ def describe(kind: str, node: Mapping[str, Any]) -> dict[str, Any]:
             where=kind,
             fix=f"train with one of {', '.join(KNOWN[kind])}",
         )
-    arguments = {name: value for name, value in node.items() if not name.startswith("_")}
+    arguments = {name: value for name, value in node.items() if not name.startswith("_") and name not in _OF_MACHINE}
     return {"option": option, "arguments": arguments}
 
 
@@ -102,7 +107,7 @@ def make(kind: str, spec: object, **given: Any) -> Any:
         raise _broken(kind, f"names the unknown option {spec['option']!r}")
     module, _, name = target.rpartition(".")
     component = getattr(importlib.import_module(module), name)
-    arguments = {**spec["arguments"], **given}
+    arguments = {**{n: v for n, v in spec["arguments"].items() if n not in _OF_MACHINE}, **given}
     known = inspect.signature(component).parameters
     for argument, value in arguments.items():
         if argument not in known:

@@ -111,7 +111,7 @@ class Opened:
     def lm(self) -> LanguageModel:
         """The frozen base model, under the name that the adapters know it by."""
         with quiet_libraries():
-            lm = self.backbone.load()
+            lm = self.backbone.open()
         lm.name = self.manifest["base"]["name"]
         return lm
 

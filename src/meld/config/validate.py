@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from omegaconf import DictConfig
 
 from meld.config.build import target_errors
+from meld.config.engines import engine_errors
 from meld.config.roster import roster_errors
 from meld.config.schema import COMPONENT_GROUPS, MeldConfig, Paths
 from meld.config.targets import nearest, resolve
@@ -66,6 +67,7 @@ def validate(
     errors.extend(_unit_errors(tree, allow))
     errors.extend(_named_errors(tree))
     errors.extend(_mixture_errors(tree, allow))
+    errors.extend(engine_errors(tree, allow))
     errors.extend(_precision_errors(tree))
     if errors:
         raise ConfigErrors([_located(error, origin) for error in errors])

@@ -47,7 +47,7 @@ def load_experts(lm: LanguageModel, adapters: Mapping[str, Path]) -> dict[str, E
     """
     if not adapters:
         raise UserError("There is no expert to open.", fix="give at least one adapter folder")
-    modules = dict(lm.model.named_modules())
+    modules = lm.modules
     experts = {}
     for name, folder in adapters.items():
         config, _ = read_adapter(folder)

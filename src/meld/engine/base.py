@@ -89,6 +89,51 @@ class TokenWiseEngine(Protocol):
         ...
 
 
+@runtime_checkable
+class OwnBatches(Protocol):
+    """A model that makes batches of its own from what it is handed over.
+
+    Attributes:
+        rows_at_once: Questions handed over at a time.
+    """
+
+    rows_at_once: int
+
+
+@runtime_checkable
+class WritesOnly(Protocol):
+    """A model that cannot rank given answers.
+
+    Attributes:
+        writes_only: Always true.
+    """
+
+    writes_only: bool
+
+
+@runtime_checkable
+class AloneEngine(Protocol):
+    """An engine that can ask a model without experts, as it came from its makers."""
+
+    @property
+    def alone(self) -> bool:
+        """Whether it does."""
+        ...
+
+    def open_alone(self, lm: LanguageModel) -> MixtureModel:
+        """Ask the model without experts.
+
+        Args:
+            lm: The pipeline's base model, which only measures the length of prompts.
+        """
+        ...
+
+
+def asks_alone(engine: Engine | AloneEngine) -> bool:
+    """Whether an engine answers without experts, so that none has to be trained."""
+    return isinstance(engine, AloneEngine) and engine.alone
+
+
 def check_combination(engine: str, known: frozenset[str], combination: Combination) -> None:
     """Refuse a combination that an engine cannot carry out.
 
@@ -155,7 +200,7 @@ def ask(
     ranked = [i for i, prompt in enumerate(prompts) if prompt.options]
     encoded = {i: model.lm.encode(prompts[i]) for i in ranked}
     base = _base_scores(model, list(encoded.values()), batch_tokens) if model.lm.relative else {}
-    for batch in batches_by_length([encoded[i].length for i in ranked], batch_tokens):
+    for batch in _batches(model, [encoded[i].length for i in ranked], batch_tokens):
         rows = [ranked[i] for i in batch]
         scored = model.option_log_probs([encoded[i] for i in rows], gates[rows])
         for row, scores in zip(rows, scored, strict=True):
@@ -165,7 +210,7 @@ def ask(
         progress.advance(len(rows))
     open_ended = [i for i, prompt in enumerate(prompts) if prompt.options is None]
     lengths = [model.lm.count(prompts[i].text) + max_new_tokens for i in open_ended]
-    for batch in batches_by_length(lengths, batch_tokens):
+    for batch in _batches(model, lengths, batch_tokens):
         rows = [open_ended[i] for i in batch]
         for row, text in zip(
             rows, model.generate([prompts[i] for i in rows], gates[rows], max_new_tokens), strict=True
@@ -175,6 +220,14 @@ def ask(
     return replies
 
 
+def _batches(model: MixtureModel, lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Batches of similar length, or what a model that makes its own is handed over at a time."""
+    if isinstance(model, OwnBatches):
+        places = list(range(len(lengths)))
+        return [places[at : at + model.rows_at_once] for at in range(0, len(places), model.rows_at_once)]
+    return batches_by_length(lengths, batch_tokens)
+
+
 def _base_scores(
     model: MixtureModel, items: Sequence[Encoded], batch_tokens: int
 ) -> dict[Encoded, NDArray[np.float64]]:
@@ -182,7 +235,7 @@ def _base_scores(
     distinct = list(dict.fromkeys(items))
     none = np.zeros((1, len(model.experts)))
     scores: dict[Encoded, NDArray[np.float64]] = {}
-    for batch in batches_by_length([item.length for item in distinct], batch_tokens):
+    for batch in _batches(model, [item.length for item in distinct], batch_tokens):
         rows = [distinct[i] for i in batch]
         scores |= dict(zip(rows, model.option_log_probs(rows, none.repeat(len(rows), axis=0)), strict=True))
     return scores

@@ -55,7 +55,8 @@ def show(tree: Mapping[str, Any], store: Store, console: Console) -> tuple[Failu
     console.print(
         f"{len(nodes)} artifacts, {new} to be computed: {about if new else 'nothing to do'}{extra}", highlight=False
     )
-    show_memory(tree, plan.backbone, len(plan.experts), console)
+    trained = any(node.stage == "refine" for node in plan.nodes)
+    show_memory(tree, plan.backbone, len(plan.experts) if trained else 0, console)
     _sample_prompts(plan, console)
     return plan.failures
 

@@ -12,8 +12,9 @@ from meld.config.validate import units as declared_units
 from meld.dataset.base import Dataset
 from meld.dataset.io import digest_unit, save_gold, save_unit
 from meld.dataset.withheld import withhold
+from meld.engine.base import asks_alone
 from meld.errors import UserError
-from meld.pipeline import roster
+from meld.pipeline import alone, roster
 from meld.pipeline.components import Components, build_components
 from meld.pipeline.node import ORDER, Node, Plan, Run
 from meld.pipeline.sources import DATA_VERSION, Sources, find_sources
@@ -65,6 +66,7 @@ class _Planner:
         self.datasets: dict[str, Dataset] = {
             n: build(cfg, allow=allow, place=f"datasets.{n}") for n, cfg in tree["datasets"].items()
         }
+        self.alone = asks_alone(self.c.engine)
         self.joint = bool(getattr(self.c.expert, "shared", False))
         self.exclude = tuple(tree.get("exclude") or ())
         self.lenders: dict[str, tuple[str, ...]] = {}
@@ -155,10 +157,11 @@ class _Planner:
             self.annotate(unit)
         for unit in self.at("annotate", self.masked):
             roster.add_masked_annotate(self, unit)
-        self.train()
-        for target in self.at("metapath", self.masking.targets):
+        if not self.alone:
+            self.train()
+        for target in () if self.alone else self.at("metapath", self.masking.targets):
             roster.add_masked_path(self, target)
-        if self.at("refine", self.experts):
+        if self.at("refine", self.experts) and not self.alone:
             self.route()
             for name in sorted(self.tree.get("adapters") or {}):
                 roster.add_register(self, name)
@@ -209,7 +212,7 @@ class _Planner:
         """Data cleaning of flagged cells cannot do without the detection that flags them: it would ask other cells."""
         for unit in self.units:
             flags = f"{unit.rpartition('.')[0]}.ed"
-            waits = self._asks_flagged(unit) and flags in self.units and self.reaches(unit, "infer")
+            waits = self.asks_flagged(unit) and flags in self.units and self.reaches(unit, "infer")
             if waits and not self.reaches(flags, "infer"):
                 error = UserError(
                     f"{unit} asks about the cells that {flags} flags, and {flags} failed.",
@@ -217,7 +220,8 @@ class _Planner:
                 )
                 self.failures[unit] = Failure.of(unit, "infer", error)
 
-    def _asks_flagged(self, unit: str) -> bool:
+    def asks_flagged(self, unit: str) -> bool:
+        """Whether a unit asks about the cells that error detection flags."""
         return getattr(self.task(unit), "cells", None) == "flagged"
 
     def task(self, unit: str) -> Task:
@@ -484,6 +488,9 @@ class _Planner:
 
             self.add("infer", unit, infer.VERSION, self.unit_inputs(unit), {"task": self.task_spec(unit)}, encoder)
             return
+        if self.alone:
+            alone.add_infer(self, unit)
+            return
         steps = self.steps(unit, llm=True)
 
         def run(context: Context, shop: Workshop) -> None:
@@ -508,7 +515,7 @@ class _Planner:
         inputs |= {f"init:{u}": self.adapter("init", u) for u in steps if u in self.experts}
         inputs |= {"route": self.get("route"), "metapath": self.get("metapath", unit)}
         flags = f"infer:{unit.rpartition('.')[0]}.ed"
-        if self._asks_flagged(unit) and flags in self.nodes:
+        if self.asks_flagged(unit) and flags in self.nodes:
             inputs["flags"] = self.nodes[flags]
         config = {**self.asking(unit, *steps), "mixer": self.spec["mixer"], "engine": self.spec["engine"]}
         late = self.router_spec(True)

@@ -24,6 +24,7 @@ def write_routing(plan: Plan, made: Mapping[str, Path], folder: Path, sink: Metr
     lines = {
         unit: read_json(made[f"infer:{unit}"] / "routing.json") for unit in plan.experts if f"infer:{unit}" in made
     }
+    lines = {unit: line for unit, line in lines.items() if line["experts"]}
     if not lines:
         return
     content = suite_usage(lines)

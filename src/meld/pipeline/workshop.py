@@ -45,7 +45,7 @@ class Workshop:
         self._writers: dict[int, PromptWriter] = {}
 
     def model(self, backbone: HuggingFaceBackbone) -> LanguageModel:
-        """The loaded base model; recipes that load the same weights the same way share it."""
+        """The base model, loaded when its weights are needed; recipes that load the same way share it."""
         same = "|".join(
             str(v)
             for v in (
@@ -62,7 +62,7 @@ class Workshop:
         )
         if same not in self._models:
             with quiet_libraries():
-                self._models[same] = backbone.load()
+                self._models[same] = backbone.open()
         return self._models[same]
 
     def embedder(self, encode: Path | None) -> Embedder:

@@ -12,6 +12,7 @@ from typing import Any
 
 from meld.errors import DataError
 from meld.evaluate.paired import Difference, paired_difference
+from meld.report.means import mean_difference, mean_interval, mean_values
 from meld.report.published import Published, find, read_published
 from meld.report.record import SweepRecord, read_job, read_record
 from meld.report.results import Costs, Results, find_runs, read_costs, read_results, reading_order
@@ -53,6 +54,10 @@ class Column:
     def unit(self) -> str:
         """``<dataset>.<task>``."""
         return f"{self.dataset}.{self.task}"
+
+
+MEAN = Column("mean of sets", "all", "main score")
+"""The mean over all sets, each by its main score."""
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,11 @@ def paper_table(directory: Path) -> PaperTable | None:
             cell = _cell(row, column, by_row, numbers, reference, record)
             if cell is not None:
                 cells[row, column] = cell
+    mean = _means(cells, [c for c in columns if c in _mains(jobs)], [row for row in rows if row in by_row], reference)
+    if mean:
+        cells |= {(row, MEAN): cell for row, cell in mean.items()}
+        at = max(place for place, column in enumerate(columns) if column in _mains(jobs)) + 1
+        columns = (*columns[:at], MEAN, *columns[at:])
     return PaperTable(
         title=str(record.paper.get("title") or "Sweep over " + ", ".join(record.grid)),
         record=record,
@@ -265,6 +275,35 @@ def _cell(
     if row != reference:
         delta = _delta(_about_unit(by_row.get(reference, ()), column.unit, record), jobs, column)
     return Cell(values, scores[0].n, half, low, high, published, delta)
+
+
+def _mains(jobs: Sequence[Job]) -> set[Column]:
+    """The score that each measured set is judged by."""
+    return {
+        Column(row.dataset, row.task, row.metric) for job in jobs for row in job.results.rows if row.own and row.main
+    }
+
+
+def _means(
+    cells: Mapping[tuple[str, Column], Cell], mains: Sequence[Column], rows: Sequence[str], reference: str
+) -> dict[str, Cell]:
+    """Each row's mean over the sets in which every row was measured; empty where that would say nothing new."""
+    shared = [c for c in mains if all((row, c) in cells and cells[row, c].values for row in rows)]
+    if len(shared) < 2 or len(rows) < 2:
+        return {}
+    found = {}
+    for row in rows:
+        own = [cells[row, column] for column in shared]
+        values = mean_values([cell.values for cell in own])
+        if not values:
+            continue
+        half = _half(values)
+        low, high = _around(values, half)
+        if len(values) == 1:
+            _, low, high = mean_interval([(cell.values[0], cell.low, cell.high) for cell in own])
+        delta = None if row == reference else mean_difference([cell.delta for cell in own])
+        found[row] = Cell(values, sum(cell.n for cell in own), half, low, high, delta=delta)
+    return found
 
 
 def _about_unit(jobs: Sequence[Job], unit: str, record: SweepRecord) -> list[Job]:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from meld.evaluate.paired import Difference
-from meld.report.paper import COSTS, Cell, Column, PaperTable
+from meld.report.paper import COSTS, MEAN, Cell, Column, PaperTable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +20,10 @@ LEGEND = (
     "Scores times 100. Measured: mean ± half the 95 % interval over seeds (Student's t), or one seed's value "
     "[95 % bootstrap interval over queries]. Difference: to the reference on the same queries, paired 95 % bootstrap "
     "interval; * where it leaves zero out. Published numbers are the papers', with the papers' models. – is missing."
+)
+LEGEND_MEAN = (
+    "Mean of sets: over those on which every row was measured, each by its main score; its difference's interval takes "
+    "the sets for independent."
 )
 LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "|": r"\textbar{}"}
 
@@ -138,7 +142,8 @@ def heading(table: PaperTable) -> str:
 def caption(table: PaperTable) -> str:
     """The legend, and what to know."""
     synthetic = f"* synthetic data: {', '.join(table.synthetic)}." if table.synthetic else ""
-    return " ".join(part for part in (LEGEND, synthetic, *table.notes) if part)
+    means = LEGEND_MEAN if MEAN in table.columns else ""
+    return " ".join(part for part in (LEGEND, means, synthetic, *table.notes) if part)
 
 
 def markdown(table: PaperTable) -> str:

@@ -27,7 +27,7 @@ SELECTION = "selection.json"
 PATHS = "paths.json"
 ENVIRONMENT = "environment.json"
 
-OWN_SYSTEMS = ("meld", "meld_ds")
+OWN_SYSTEMS = ("meld", "meld_ds", "gpt4")
 STAGES = (
     "data",
     "serialize",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from meld.backbone.huggingface import HuggingFaceBackbone
-from meld.engine.base import MixtureModel, Reply, ask
+from meld.engine.base import MixtureModel, Reply, WritesOnly, ask
 from meld.progress import Progress
 from meld.stages.unit import Questions
 from meld.task.base import Task
@@ -77,6 +77,8 @@ def answer_fully(
         One answer per query, in order.
     """
     prompts = questions.prompts(queries)
+    if isinstance(model, WritesOnly):
+        prompts = [replace(prompt, options=None, log_prior=()) for prompt in prompts]
     answerable = [i for i, prompt in enumerate(prompts) if prompt.options is None or len(prompt.options) > 0]
     asked = [prompts[i] for i in answerable]
     chosen = gates[answerable] if answerable else gates[:0]
