@@ -80,6 +80,8 @@ def test_two_tasks_share_their_frames(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_said_before_anything_is_trained(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="town"):
         meld.fit("di", table=people(), target="town", folder=tmp_path, overrides=FAST)
+    with pytest.raises(UserError, match="k = 2"):
+        meld.fit("di", table=people(), target="city", folder=tmp_path, overrides=[*FAST, "k=2"])
     with pytest.raises(UserError, match="backbone"):
         meld.fit("di", table=people(), target="city", folder=tmp_path, overrides=["backbone=nothing"])
     assert not (tmp_path / "store").exists()

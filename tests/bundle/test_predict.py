@@ -183,6 +183,13 @@ def test_a_template_cannot_leave_its_sandbox(made: Any, tmp_path: Path) -> None:
         load(tmp_path / "b").predict(made.rows("quickstart_people.di").head(1), "di", progress=False)
 
 
+def test_no_rows_have_no_answers(made: Any, model: Model, tmp_path: Path) -> None:
+    rows = made.rows("quickstart_people.di").head(0)
+    found = model.predict(rows, "di", "city", out=tmp_path / "out.csv", progress=False)
+    assert found.empty
+    assert (tmp_path / "out.csv").read_text().strip().endswith("prediction,score,experts,weights,status")
+
+
 def test_what_does_not_fit_is_named(made: Any, model: Model) -> None:
     rows = made.rows("quickstart_people.di").drop(columns="target")
     for wrong, words in (

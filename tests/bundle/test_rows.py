@@ -141,3 +141,11 @@ def test_broken_characters_are_named() -> None:
     with pytest.raises(UserError, match="not text") as caught:
         ask(cells("ed"), pd.DataFrame({"name": ["\ud800"], "city": ["x"]}, dtype=object), "city")
     assert "row 0, column 'name'" in str(caught.value)
+
+
+def test_only_frames_are_rows_and_no_column_is_there_twice() -> None:
+    with pytest.raises(UserError, match="not as list"):
+        ask(cells("ed"), [{"name": "Ann", "city": "Rome"}], "city")  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="'city' twice"):
+        ask(cells("ed"), pd.DataFrame([["Ann", "Rome", "Rom"]], columns=["name", "city", "city"]), "city")
+    assert ask(cells("ed"), pd.DataFrame({"name": [], "city": []}), "city") == []

@@ -50,7 +50,8 @@ def fit(
         name: The dataset's name; the model's units are ``<name>.<task>``.
         out: Where the bundle goes, a folder that does not exist; None for ``bundle`` below ``folder``.
         folder: Where frames, run and artifacts go; None for a temporary folder.
-        overrides: As on the command line: ``["backbone=qwen2_5_0_5b", "k=2"]``.
+        overrides: As on the command line: ``["backbone=qwen2_5_0_5b", "k=2"]``. Without a ``k``, no more experts are
+            mixed than there are.
         **options: Further arguments of the dataset, such as ``title`` or ``n_few_shot``.
 
     Raises:
@@ -60,7 +61,7 @@ def fit(
 
     from meld.config.compose import compose_config
     from meld.config.tree import plain, redact
-    from meld.config.validate import validate
+    from meld.config.validate import expert_units, validate
     from meld.pipeline.run import execute
 
     place = Path(tempfile.mkdtemp(prefix="meld-")) if folder is None else Path(folder)
@@ -81,6 +82,9 @@ def fit(
     paths = (f"paths.store={place / 'store'}", f"paths.runs={place / 'runs'}")
     composed = compose_config([*paths, *overrides])
     composed.config.datasets = {name: dataset}
+    if not any(word.partition("=")[0].lstrip("+") == "k" for word in overrides):
+        experts = len(expert_units(composed.config)) + len(composed.config.adapters)
+        composed.config.k = max(1, min(int(composed.config.k), experts))
     validate(composed.config, origin=composed.origin)
     choices = {group: str(option) for group, option in composed.choices.items()} | {"suite": name}
     run = place / "run"

@@ -173,8 +173,12 @@ def request(
         target: The attribute asked about.
 
     Raises:
-        UserError: Naming a missing column, or a target that the unit cannot be asked about.
+        UserError: For anything but a frame, a column that is missing or there twice (named), or a target that the unit
+            cannot be asked about.
     """
+    for given in (frame, right):
+        if given is not None:
+            _check_frame(given)
     pairs = len(card["sides"]) == 2
     if right is not None and not pairs:
         raise UserError(f"{unit} asks about single tuples.", where="right=...", fix="give one frame")
@@ -193,6 +197,16 @@ def request(
     if card["own_options"] and _OPTIONS not in frame.columns:
         raise _missing(unit, [_OPTIONS], frame, "each row names the answers there are, as a list or a JSON list")
     return Request(unit, card, {t.name: t for t in tables.values()}, frames, tuple(columns), target, row_targets)
+
+
+def _check_frame(frame: object) -> None:
+    import pandas as pd
+
+    if not isinstance(frame, pd.DataFrame):
+        raise UserError(f"Rows come as a DataFrame, not as {type(frame).__name__}.", fix="pandas.DataFrame(rows)")
+    twice = [str(name) for name in frame.columns[frame.columns.duplicated()]]
+    if twice:
+        raise UserError(f"The rows have the column {twice[0]!r} twice.", where=f"column {twice[0]!r}", fix="rename one")
 
 
 def _targets(unit: str, card: Mapping[str, Any], frame: DataFrame, target: str | None) -> tuple[bool, str | None]:
