@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from shapes import ROOT, machine, table
+from shapes import ROOT, command, machine, table
 
 from meld.encoder.contrastive import ContrastiveEncoder
 
@@ -83,7 +83,7 @@ def main() -> int:
         [
             "# Cosines of attribute names",
             "",
-            f"Written by `python benchmarks/name_alignment.py{' --encoder ...' if options.encoder else ''}`, MiniLM.",
+            f"Written by `{command()}`, MiniLM.",
             "",
             machine(timed=False),
             "",

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 
+from shapes import command
+
 CHUNK = 256
 """Rows that the command answers together by default."""
 
@@ -144,7 +146,7 @@ def table(found: Sequence[Measured], load: float) -> str:
     lines = [
         "# Predicting many rows",
         "",
-        f"Written by `python benchmarks/predict_rows.py` on {date.today()}; {platform.system()} {platform.machine()}, "
+        f"Written by `{command()}` on {date.today()}; {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} CPU cores, Python {platform.python_version()}, OMP_NUM_THREADS="
         f"{os.environ.get('OMP_NUM_THREADS', 'unset')}, load average at the start {load:.1f}.",
         "",

@@ -30,6 +30,7 @@ import httpx
 import numpy as np
 import psutil
 from predict_rows import made_up, make_bundle
+from shapes import command
 
 from meld.bundle.model import Model, load
 from meld.serve.limits import Limits
@@ -191,7 +192,7 @@ def page(tally: Tally, asked: dict[str, list[Question]], batch: tuple[float, flo
     lines = [
         "# The server under load",
         "",
-        f"Written by `python benchmarks/serve_load.py` on {date.today()}; {platform.system()} {platform.machine()}, "
+        f"Written by `{command()}` on {date.today()}; {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} CPU cores, {psutil.virtual_memory().total / 2**30:.0f} GB, Python "
         f"{platform.python_version()}, OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'unset')}, load average at "
         f"the start {load:.1f}.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -82,6 +83,28 @@ def interleaved(systems: Mapping[str, Callable[[], object]], repetitions: int) -
 def medians(seconds: Mapping[str, Sequence[float]]) -> dict[str, float]:
     """The median of each system."""
     return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def command(folders: Sequence[str] = ("--bundle", "--encoder")) -> str:
+    """The command that is running, as a page quotes it: without ``--out``, and with dots for folders of this machine.
+
+    Args:
+        folders: Options whose values are folders.
+    """
+    words = ["python", f"benchmarks/{Path(sys.argv[0]).name}"]
+    given = iter(sys.argv[1:])
+    for word in given:
+        name, equals, _ = word.partition("=")
+        if name == "--out":
+            if not equals:
+                next(given, None)
+        elif name in folders:
+            if not equals:
+                next(given, None)
+            words += [name, "..."]
+        else:
+            words.append(word)
+    return " ".join(words)
 
 
 def machine(timed: bool = True) -> str:
