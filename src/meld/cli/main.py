@@ -39,6 +39,7 @@ meld data list            the datasets there are, and whether their files are th
 meld data describe NAME   what is in a dataset: columns, counts, tokens, a query
 meld data check [NAME]    load what is there; label balance, leakage, what is missing and where to get it
 meld report DIR           write the report of a run or sweep directory again and print its results
+                          --page FILE.md also writes what a sweep measured as one page to keep
 meld status DIR           what the jobs of a run or sweep are doing, and how to go on
 meld explain RUN QUERY_ID why a prediction is what it is; a part of the id will do; --json for programs
 meld store ls             what the store holds: size, time, memory, which runs use it

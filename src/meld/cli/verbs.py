@@ -10,6 +10,7 @@ from rich.console import Console
 
 from meld.errors import UserError
 from meld.report.console import results_table
+from meld.report.kept import kept_page
 from meld.report.paper import paper_table
 from meld.report.paper_text import rich_table
 from meld.report.results import find_runs, read_results
@@ -18,7 +19,9 @@ from meld.report.sweep import build
 
 
 def run_report(words: Sequence[str]) -> int:
-    """``meld report DIR``: write its report again and print its results.
+    """``meld report DIR [--page FILE]``: write its report again and print its results.
+
+    With ``--page`` what a sweep measured is also written as one Markdown page that names no folder of the machine.
 
     Args:
         words: What follows the verb.
@@ -26,8 +29,34 @@ def run_report(words: Sequence[str]) -> int:
     Raises:
         UserError: For wrong arguments or a directory that holds nothing of the kind.
     """
-    show_report(_directory("report", words))
+    words, page = _page(words)
+    directory = _directory("report", words)
+    show_report(directory)
+    if page is not None:
+        text = kept_page(directory)
+        try:
+            page.parent.mkdir(parents=True, exist_ok=True)
+            page.write_text(text, encoding="utf-8")
+        except OSError as error:
+            raise UserError(f"The page cannot be written: {error}.", where=str(page), fix="--page FILE.md") from error
+        Console().print(f"page: {page}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _page(words: Sequence[str]) -> tuple[list[str], Path | None]:
+    """The words without ``--page FILE``, and the file."""
+    left, page = list(words), None
+    for place, word in enumerate(left):
+        name, equals, value = word.partition("=")
+        if name != "--page":
+            continue
+        given = value if equals else next(iter(left[place + 1 : place + 2]), "")
+        if not given:
+            raise UserError("--page needs the file to write.", fix="meld report DIR --page FILE.md")
+        page = Path(given)
+        del left[place : place + (1 if equals else 2)]
+        break
+    return left, page
 
 
 def run_status(words: Sequence[str]) -> int:
