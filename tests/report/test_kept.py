@@ -14,7 +14,8 @@ from meld.report.results import rows_of, write_environment, write_json, write_re
 from meld.types import Score
 
 COMMAND = "meld experiment=tab7_ablation paths.data=/home/me/data 'hydra.sweep.dir=/home/me/x y' sweep=seeds limits.samples=300"
-
+    "meld experiment=tab7_ablation paths.data=/home/me/data 'hydra.sweep.dir=/home/me/x y' sweep=seeds "
+    "limits.samples=300"
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
