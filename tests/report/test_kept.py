@@ -13,9 +13,11 @@ from meld.report.record import SweepRecord, write_job, write_record
 from meld.report.results import rows_of, write_environment, write_json, write_results
 from meld.types import Score
 
-COMMAND = "meld experiment=tab7_ablation paths.data=/home/me/data 'hydra.sweep.dir=/home/me/x y' sweep=seeds limits.samples=300"
+COMMAND = (
     "meld experiment=tab7_ablation paths.data=/home/me/data 'hydra.sweep.dir=/home/me/x y' sweep=seeds "
     "limits.samples=300"
+)
+
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
