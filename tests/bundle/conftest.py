@@ -110,6 +110,14 @@ class Made:
             assert (tuple(line["experts"]), tuple(line["weights"])) == (said.experts, said.weights)
             assert line["score"] == pytest.approx(said.score, abs=1e-4)
 
+    def again(self, *overrides: str) -> Path:
+        """Another run over the same store."""
+        folder = self.run.parents[2]
+        runs = Path(next(word for word in overrides if word.startswith("paths.runs=")).partition("=")[2])
+        done = run_meld(*overrides, folder=folder)
+        assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+        return next(path.parent for path in runs.glob("*/results.json"))
+
     def meld(self, *words: str, folder: Path, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """The command as a user runs it."""
         return run_meld(*words, folder=folder, stdin=stdin)
@@ -143,6 +151,12 @@ def _make(factory: pytest.TempPathFactory, name: str, overrides: Sequence[str]) 
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     """A tiny run over five tasks, exported."""
     return _make(tmp_path_factory, "five", FIVE)
+
+
+@pytest.fixture(scope="session")
+def five() -> tuple[str, ...]:
+    """The overrides of that run."""
+    return FIVE
 
 
 @pytest.fixture(scope="session")

@@ -85,6 +85,16 @@ def test_inputs_come_before_the_nodes_that_read_them(base: tuple[Path, dict[str,
         seen.add(node.id)
 
 
+@pytest.mark.parametrize("solver", ["encoder", "llm"])
+def test_cleaning_reads_what_detection_flags_whoever_detects(tmp_path: Path, solver: str) -> None:
+    """Planned before detection, it would silently ask about every cell."""
+    plan = _plan(tmp_path, f"tasks.ed.solver={solver}")
+    flags = plan.node("infer:quickstart_hospitals.dc").inputs["flags"]
+    order = [node.id for node in plan.nodes]
+    assert flags.id == "infer:quickstart_hospitals.ed"
+    assert order.index("infer:quickstart_hospitals.ed") < order.index("infer:quickstart_hospitals.dc")
+
+
 def test_only_evaluation_reads_hidden_labels(base: tuple[Path, dict[str, str], dict[str, str]]) -> None:
     for node in _plan(base[0], "method=meld_ds").nodes:
         if node.stage != "evaluate":

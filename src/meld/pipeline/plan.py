@@ -166,8 +166,9 @@ class _Planner:
             for name in sorted(self.tree.get("adapters") or {}):
                 roster.add_register(self, name)
         answered = self.masking.targets or self.units
-        # Error detection answers before data cleaning, which asks about the cells it flags.
-        for unit in sorted(self.at("infer", answered), key=lambda u: self.task(u).solver != "encoder"):
+        # Error detection, whoever answers it, comes before data cleaning, which asks about the cells it flags.
+        first = {unit: (self.task(unit).solver != "encoder", self.task(unit).name != "ed") for unit in answered}
+        for unit in sorted(self.at("infer", answered), key=first.__getitem__):
             self.infer(unit)
         for unit in self.at("evaluate", answered):
             self.evaluate(unit)
