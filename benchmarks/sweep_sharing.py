@@ -5,8 +5,9 @@
 `meld -m k=1,2,3,4,5,6` should cost one training and six inferences, within 10 %; `meld -m method=meld_ds c=0.1,0.2,0.3`
 should embed, score and compute influence once. Runs both in a store of their own (suite=quickstart10, whose seven
 experts allow k = 6, or what the overrides say), reads what every job computed and what it found, and writes
-docs/results/sweep_sharing.md. Exit code 1 if a claim does not hold. The parts are those of the first job: everything it computed, and five times its inference and
-evaluation again. The clock adds composing, planning, loading models and writing reports, job by job.
+docs/results/sweep_sharing.md. Exit code 1 if a claim does not hold. The parts are those of the first job: everything it
+computed, and five times its inference and evaluation again. The clock adds composing, planning, loading models and
+writing reports, job by job.
 """
 
 from __future__ import annotations
