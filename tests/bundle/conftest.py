@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 from filelock import FileLock
+from tests.tiny import SIZES
 
 from meld.dataset.io import load_predictions, load_unit
 from meld.types import Prediction
@@ -35,15 +36,7 @@ SMALL = (
     "limits.router_queries=2",
     "backbone.max_prompt_tokens=96",
     "proxy.max_prompt_tokens=96",
-    "datasets.quickstart_products.n_rows=24",
-    "datasets.quickstart_products.n_train=40",
-    "datasets.quickstart_products.n_test=12",
-    "datasets.quickstart_products.n_few_shot=20",
-    "datasets.quickstart_people.n_rows=30",
-    "datasets.quickstart_people.n_test=8",
-    "datasets.quickstart_people.n_few_shot=12",
-    "datasets.quickstart_hospitals.n_rows=24",
-    "datasets.quickstart_hospitals.n_few_shot=8",
+    *SIZES,
 )
 FIVE = ("suite=quickstart", *SMALL, "metapath=fixed")
 """Matching, blocking, imputation, detection and cleaning; blocking before matching, detection before cleaning."""

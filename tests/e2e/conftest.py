@@ -9,19 +9,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from tests.tiny import SIZES
 
 TINY = (
     "suite=quickstart",
     "logger=none",
-    "datasets.quickstart_products.n_rows=24",
-    "datasets.quickstart_products.n_train=40",
-    "datasets.quickstart_products.n_test=12",
-    "datasets.quickstart_products.n_few_shot=20",
-    "datasets.quickstart_people.n_rows=30",
-    "datasets.quickstart_people.n_test=8",
-    "datasets.quickstart_people.n_few_shot=12",
-    "datasets.quickstart_hospitals.n_rows=24",
-    "datasets.quickstart_hospitals.n_few_shot=8",
+    *SIZES,
     "limits.alignments=10",
     "limits.transformed=16",
     "limits.samples=32",

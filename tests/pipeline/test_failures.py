@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
+from tests.tiny import SIZES
 
 from meld.config.compose import load_config, plain
 from meld.dataset.io import load_unit
@@ -25,15 +26,7 @@ from meld.store.store import Store
 FAST = ("logger=none", "trainer=debug")
 SMALL = (
     "suite=quickstart",
-    "datasets.quickstart_products.n_rows=24",
-    "datasets.quickstart_products.n_train=40",
-    "datasets.quickstart_products.n_test=12",
-    "datasets.quickstart_products.n_few_shot=20",
-    "datasets.quickstart_people.n_rows=30",
-    "datasets.quickstart_people.n_test=8",
-    "datasets.quickstart_people.n_few_shot=12",
-    "datasets.quickstart_hospitals.n_rows=24",
-    "datasets.quickstart_hospitals.n_few_shot=8",
+    *SIZES,
     "limits.alignments=10",
 )
 PEOPLE = "quickstart_people.di"

@@ -66,7 +66,7 @@ def test_report_writes_the_page(sweep: Path, tmp_path: Path, capsys: pytest.Capt
     assert page.read_text(encoding="utf-8") == kept_page(sweep)
     assert run_report([f"--page={page}", str(sweep)]) == 0
     assert "page:" in capsys.readouterr().out
-    with pytest.raises(UserError, match="--page needs"):
+    with pytest.raises(UserError, match="--page"):
         run_report([str(sweep), "--page"])
     with pytest.raises(UserError, match="cannot be written"):
         run_report([str(sweep), "--page", str(tmp_path)])

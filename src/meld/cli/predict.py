@@ -2,20 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
 
-from meld.errors import UserError
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong the way the rest of the program does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"meld predict: {message}.", fix="meld predict --help")
+from meld.cli.words import Words
 
 
 def predict_verb(words: Sequence[str]) -> int:
@@ -60,8 +51,8 @@ def predict_verb(words: Sequence[str]) -> int:
     return 1 if (answers["status"] == "invalid").any() else 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Words:
+    parser = Words(
         prog="meld predict",
         description="Answer the rows of a table (CSV, Parquet or JSON lines). Every cell is read as it is written; the "
         "output has all columns of the input and the columns prediction, score, experts, weights and status.",

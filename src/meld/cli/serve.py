@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import signal
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
+from meld.cli.words import Words
 from meld.errors import UserError
 
 if TYPE_CHECKING:
     from meld.bundle.opened import Opened
-
-
-class _Parser(argparse.ArgumentParser):
-    """Says what is wrong the way the rest of the program does."""
-
-    def error(self, message: str) -> NoReturn:
-        raise UserError(f"meld serve: {message}.", fix="meld serve --help")
 
 
 def serve_verb(words: Sequence[str]) -> int:
@@ -113,8 +106,8 @@ def _bound(host: str, port: int) -> socket.socket:
     return found
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> Words:
+    parser = Words(
         prog="meld serve",
         description="Answer rows over HTTP: POST /v1/predict and /v1/explain, GET /v1/units, /health, /ready, "
         "/metrics, /docs and /openapi.json.",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from meld.cli.words import Words
 from meld.errors import UserError
 from meld.report.console import results_table
 from meld.report.kept import kept_page
@@ -29,8 +30,14 @@ def run_report(words: Sequence[str]) -> int:
     Raises:
         UserError: For wrong arguments or a directory that holds nothing of the kind.
     """
-    words, page = _page(words)
-    directory = _directory("report", words)
+    parser = Words(prog="meld report", description="Write a report again and print its results.")
+    parser.add_argument("directory", nargs="*", metavar="DIR", help="a run or sweep directory")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="also write what a sweep measured as one page to keep"
+    )
+    given = parser.parse_intermixed_args(words)
+    page: Path | None = given.page
+    directory = _directory("report", given.directory)
     show_report(directory)
     if page is not None:
         text = kept_page(directory)
@@ -41,22 +48,6 @@ def run_report(words: Sequence[str]) -> int:
             raise UserError(f"The page cannot be written: {error}.", where=str(page), fix="--page FILE.md") from error
         Console().print(f"page: {page}", highlight=False, soft_wrap=True)
     return 0
-
-
-def _page(words: Sequence[str]) -> tuple[list[str], Path | None]:
-    """The words without ``--page FILE``, and the file."""
-    left, page = list(words), None
-    for place, word in enumerate(left):
-        name, equals, value = word.partition("=")
-        if name != "--page":
-            continue
-        given = value if equals else next(iter(left[place + 1 : place + 2]), "")
-        if not given:
-            raise UserError("--page needs the file to write.", fix="meld report DIR --page FILE.md")
-        page = Path(given)
-        del left[place : place + (1 if equals else 2)]
-        break
-    return left, page
 
 
 def run_status(words: Sequence[str]) -> int:

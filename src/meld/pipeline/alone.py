@@ -22,9 +22,6 @@ def add_infer(plan: Planner, unit: str) -> None:
         questions = shop.questions(context, unit, plan.c.backbone)
         alone.run(context, questions, engine, plan.c.backbone, shop.model(plan.c.backbone))
 
-    inputs = plan.unit_inputs(unit)
-    flags = f"infer:{unit.rpartition('.')[0]}.ed"
-    if plan.asks_flagged(unit) and flags in plan.nodes:
-        inputs["flags"] = plan.nodes[flags]
+    inputs = {**plan.unit_inputs(unit), **plan.flags(unit)}
     config = {**plan.asking(unit), "engine": plan.spec["engine"]}
     plan.add("infer", unit, alone.VERSION, inputs, config, run)

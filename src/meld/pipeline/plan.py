@@ -166,7 +166,7 @@ class _Planner:
             for name in sorted(self.tree.get("adapters") or {}):
                 roster.add_register(self, name)
         answered = self.masking.targets or self.units
-        # Error detection, whoever answers it, comes before data cleaning, which asks about the cells it flags.
+        # Error detection, whoever answers it, comes before data cleaning (see `flags`).
         first = {unit: (self.task(unit).solver != "encoder", self.task(unit).name != "ed") for unit in answered}
         for unit in sorted(self.at("infer", answered), key=first.__getitem__):
             self.infer(unit)
@@ -224,6 +224,17 @@ class _Planner:
     def asks_flagged(self, unit: str) -> bool:
         """Whether a unit asks about the cells that error detection flags."""
         return getattr(self.task(unit), "cells", None) == "flagged"
+
+    def flags(self, unit: str) -> dict[str, Node]:
+        """The answers of error detection, as an input of the data cleaning that asks about the cells it flags.
+
+        Empty for other units, and where detection is not among the units that answer (masked settings): every cell is
+        asked about there.
+        """
+        detection = f"{unit.rpartition('.')[0]}.ed"
+        if not self.asks_flagged(unit) or detection not in (self.masking.targets or self.units):
+            return {}
+        return {"flags": self.get("infer", detection)}
 
     def task(self, unit: str) -> Task:
         """The unit's task."""
@@ -515,9 +526,7 @@ class _Planner:
         inputs |= {f"register:{n}": self.get("register", n) for n in sorted(self.tree.get("adapters") or {})}
         inputs |= {f"init:{u}": self.adapter("init", u) for u in steps if u in self.experts}
         inputs |= {"route": self.get("route"), "metapath": self.get("metapath", unit)}
-        flags = f"infer:{unit.rpartition('.')[0]}.ed"
-        if self.asks_flagged(unit) and flags in self.nodes:
-            inputs["flags"] = self.nodes[flags]
+        inputs |= self.flags(unit)
         config = {**self.asking(unit, *steps), "mixer": self.spec["mixer"], "engine": self.spec["engine"]}
         late = self.router_spec(True)
         config |= {"router": late} if late else {}
