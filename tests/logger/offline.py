@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from google.protobuf.message import DecodeError
 from wandb.proto import wandb_internal_pb2
 
 BLOCK = 32768
@@ -46,8 +47,14 @@ def of_kind(file: Path, kind: str) -> list[Any]:
     wandb's background process may still be writing when the run has been finished, so its last record is waited for.
     """
     deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        if any(record.WhichOneof("record_type") == "exit" for record in records(file)):
-            break
+    while time.monotonic() < deadline and not _ended(file):
         time.sleep(0.1)
     return [getattr(record, kind) for record in records(file) if record.WhichOneof("record_type") == kind]
+
+
+def _ended(file: Path) -> bool:
+    """Whether the run's last record is there; a file caught in mid-write ends with half a record."""
+    try:
+        return any(record.WhichOneof("record_type") == "exit" for record in records(file))
+    except DecodeError:
+        return False
