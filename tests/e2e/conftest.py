@@ -37,6 +37,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160", "NO_COLOR": "1"}
 
 
+def run_meld(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run ``meld`` in a folder and wait for it."""
+    return subprocess.run(
+        _command(arguments), cwd=folder, env=_environment(), capture_output=True, text=True, check=False
+    )
+
+
 @pytest.fixture
 def tiny() -> tuple[str, ...]:
     """Overrides that make everything small."""
@@ -48,9 +55,7 @@ def meld(tmp_path: Path) -> Run:
     """Run ``meld`` in a folder of the test's own and wait for it."""
 
     def run(*arguments: str, folder: Path = tmp_path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            _command(arguments), cwd=folder, env=_environment(), capture_output=True, text=True, check=False
-        )
+        return run_meld(*arguments, folder=folder)
 
     return run
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import subprocess
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.e2e.conftest import TINY, run_meld
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -19,8 +21,9 @@ Start = Callable[..., "subprocess.Popen[str]"]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 FAST = ("trainer=debug",)
-PLANTED = "k=99,1,2"
-"""There are no 99 experts, so the first of the jobs fails."""
+JOBS = ("k=99,1,2", "mixer.gate_levels=10,20", "seed=0,1")
+"""Twelve jobs. There are no 99 experts, so that four of them fail."""
+KILLS = 4
 
 
 def results(folder: Path) -> dict[str, bytes]:
@@ -50,42 +53,49 @@ def kill_after(process: subprocess.Popen[str], folder: Path, count: int) -> None
     process.communicate()
 
 
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the sweep leaves when nothing disturbs it."""
+    folder = tmp_path_factory.mktemp("calm")
+    undisturbed = run_meld("-m", *JOBS, *FAST, *TINY, folder=folder)
+    assert undisturbed.returncode == 1, undisturbed.stdout + undisturbed.stderr
+    assert len(results(folder)) == 8
+    return folder
+
+
 @pytest.mark.parametrize("launcher", [(), ("sweep=joblib", "hydra.launcher.n_jobs=2")], ids=["basic", "joblib"])
 def test_a_killed_sweep_ends_like_an_undisturbed_one(
-    meld: Run, start_meld: Start, tiny: tuple[str, ...], tmp_path: Path, launcher: tuple[str, ...]
+    meld: Run, start_meld: Start, calm: Path, tmp_path: Path, launcher: tuple[str, ...]
 ) -> None:
-    command = ("-m", PLANTED, *FAST, *tiny)
-    calm, killed = tmp_path / "calm", tmp_path / "killed"
-    calm.mkdir()
-    killed.mkdir()
-    undisturbed = meld(*command, folder=calm)
-    assert undisturbed.returncode == 1, undisturbed.stdout + undisturbed.stderr
-    assert len(results(calm)) == 2
-
-    half = len(artifacts(calm)) // 2
-    kill_after(start_meld(*command, *launcher, folder=killed, start_new_session=True), killed, half)
-    before = artifacts(killed)
-    status = json.loads(meld("status", str(sweep_folder(killed)), "--json", folder=killed).stdout)
-    assert len(status["jobs"]) == 3
+    command = ("-m", *JOBS, *FAST, *TINY, *launcher)
+    chance = random.Random(0)
+    most = len(artifacts(calm)) // (KILLS + 1)
+    for _ in range(KILLS):
+        before = artifacts(tmp_path)
+        kill_after(start_meld(*command, start_new_session=True), tmp_path, len(before) + chance.randint(2, most))
+        assert before.items() <= artifacts(tmp_path).items()  # nothing that was finished is computed again
+    status = json.loads(meld("status", str(sweep_folder(tmp_path)), "--json").stdout)
+    assert len(status["jobs"]) == 12
     assert status["counts"]["killed"] >= 1
     assert status["counts"]["running"] == 0
     assert len(status["continue_with"]) == 1
 
-    resumed = meld(*command, *launcher, folder=killed)
+    before = artifacts(tmp_path)
+    resumed = meld(*command)
     assert resumed.returncode == 1, resumed.stdout + resumed.stderr
-    assert results(killed) == results(calm)
-    after = artifacts(killed)
+    assert results(tmp_path) == results(calm)
+    after = artifacts(tmp_path)
     assert set(after) == set(artifacts(calm))
     assert before.items() <= after.items()
-    status = json.loads(meld("status", str(sweep_folder(killed)), "--json", folder=killed).stdout)
-    assert status["counts"] == {"done": 2, "running": 0, "waiting": 0, "failed": 1, "killed": 0}
-    (failed,) = [job for job in status["jobs"] if job["state"] == "failed"]
-    assert "k = 99" in failed["error"]
-    assert "Traceback" in (sweep_folder(killed) / failed["name"] / "meld.log").read_text()
+    status = json.loads(meld("status", str(sweep_folder(tmp_path)), "--json").stdout)
+    assert status["counts"] == {"done": 8, "running": 0, "waiting": 0, "failed": 4, "killed": 0}
+    for failed in (job for job in status["jobs"] if job["state"] == "failed"):
+        assert "k = 99" in failed["error"]
+        assert "Traceback" in (sweep_folder(tmp_path) / failed["name"] / "meld.log").read_text()
 
-    assert meld(*command, *launcher, folder=killed).returncode == 1
-    assert artifacts(killed) == after
-    assert "nothing to remove" in meld("store", "gc", folder=killed).stdout
+    assert meld(*command).returncode == 1
+    assert artifacts(tmp_path) == after
+    assert "nothing to remove" in meld("store", "gc").stdout
 
 
 def test_two_sweeps_at_once_share_a_store(meld: Run, start_meld: Start, tiny: tuple[str, ...], tmp_path: Path) -> None:

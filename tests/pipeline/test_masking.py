@@ -13,8 +13,9 @@ from meld.config.compose import load_config, plain
 from meld.dataset.base import Dataset, Source
 from meld.dataset.io import digest_unit
 from meld.dataset.withheld import withhold
-from meld.pipeline import plan as planning
+from meld.pipeline import draft
 from meld.pipeline.node import Node, Plan
+from meld.pipeline.plan import make_plan
 from meld.store.store import Store
 from meld.types import UnitData
 
@@ -41,18 +42,18 @@ class Changed:
 
 def planned(folder: Path, *overrides: str, change: Change | None = None) -> Plan:
     """A plan on a store of its own; every dataset's units go through ``change``."""
-    original = planning.build
+    original = draft.build
 
     def build(node: Any, **options: Any) -> Any:
         made = original(node, **options)
         return Changed(made, change) if change is not None and str(options["place"]).startswith("datasets.") else made
 
-    planning.build = build
+    draft.build = build
     try:
         tree = plain(load_config([f"paths.store={folder}", *overrides]))
-        return planning.make_plan(tree, Store(folder))
+        return make_plan(tree, Store(folder))
     finally:
-        planning.build = original
+        draft.build = original
 
 
 def ancestors(node: Node) -> Iterator[Node]:

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from meld.engine.base import AloneEngine
+from meld.pipeline.draft import Draft
 from meld.pipeline.workshop import Workshop
 from meld.stages import alone
 from meld.stages.base import Context
 
-if TYPE_CHECKING:
-    from meld.pipeline.plan import _Planner as Planner
 
-
-def add_infer(plan: Planner, unit: str) -> None:
+def add_infer(draft: Draft, unit: str) -> None:
     """Stands in for *infer* where no expert answers."""
-    engine = plan.c.engine
+    engine = draft.c.engine
     assert isinstance(engine, AloneEngine)
 
     def run(context: Context, shop: Workshop) -> None:
-        questions = shop.questions(context, unit, plan.c.backbone)
-        alone.run(context, questions, engine, plan.c.backbone, shop.model(plan.c.backbone))
+        questions = shop.questions(context, unit, draft.c.backbone)
+        alone.run(context, questions, engine, draft.c.backbone, shop.model(draft.c.backbone))
 
-    inputs = {**plan.unit_inputs(unit), **plan.flags(unit)}
-    config = {**plan.asking(unit), "engine": plan.spec["engine"]}
-    plan.add("infer", unit, alone.VERSION, inputs, config, run)
+    inputs = {**draft.unit_inputs(unit), **draft.flags(unit)}
+    config = {**draft.asking(unit), "engine": draft.spec["engine"]}
+    draft.add("infer", unit, alone.VERSION, inputs, config, run)

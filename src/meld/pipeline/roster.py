@@ -3,161 +3,145 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from meld.config.roster import JOINT, masking_of
-from meld.config.transfer import Masking
+from meld.config.roster import JOINT
+from meld.pipeline.draft import Draft
 from meld.pipeline.workshop import Workshop
 from meld.stages import annotate, init, joint, masked, metapath, refine, register
 from meld.stages.base import Context
 from meld.store.keys import weights_digest
 
-if TYPE_CHECKING:
-    from meld.pipeline.plan import _Planner as Planner
 
-
-def mask(plan: Planner) -> tuple[Masking, tuple[str, ...]]:
-    """What is withheld, and which withheld units are in the plan all the same, without their labels and pool.
-
-    The latter are the targets, and blocking of their datasets, which attaches neighbours and learns from nothing.
-    """
-    units = tuple(plan.found.digests)
-    found = masking_of(plan.tree, units, tuple(u for u in units if plan.task(u).solver == "llm"))
-    datasets = {target.rpartition(".")[0] for target in found.targets}
-    blocking = {u for u in found.withheld if u.rpartition(".")[0] in datasets and u.endswith(".blk")}
-    return found, tuple(u for u in units if u in found.targets or u in blocking)
-
-
-def notes(plan: Planner) -> list[str]:
+def notes(draft: Draft) -> list[str]:
     """What is withheld, and what k and the router come down to."""
     said = []
-    if plan.masking:
+    if draft.masking:
         said.append(
-            f"answered without their own expert, labels and pool: {', '.join(plan.masking.targets)}; "
-            f"withheld from every stage: {', '.join(sorted(plan.masking.withheld))}"
+            f"answered without their own expert, labels and pool: {', '.join(draft.masking.targets)}; "
+            f"withheld from every stage: {', '.join(sorted(draft.masking.withheld))}"
         )
-    mixed = plan.at("refine", plan.experts)
-    if plan.joint and mixed:
+    mixed = draft.at("refine", draft.experts)
+    if draft.joint and mixed:
         return [*said, "expert=joint: one adapter answers everything; router and k play no part"]
-    left = [e for e in (*mixed, *(plan.tree.get("adapters") or {})) if e not in plan.exclude]
-    if mixed and int(plan.tree["k"]) > len(left):
-        said.append(f"k = {plan.tree['k']} is lowered to the {len(left)} experts left: {', '.join(left)}")
+    left = [e for e in (*mixed, *(draft.tree.get("adapters") or {})) if e not in draft.exclude]
+    if mixed and int(draft.tree["k"]) > len(left):
+        said.append(f"k = {draft.tree['k']} is lowered to the {len(left)} experts left: {', '.join(left)}")
     return said
 
 
-def add_masked_annotate(plan: Planner, unit: str) -> None:
+def add_masked_annotate(draft: Draft, unit: str) -> None:
     """Stands in for *annotate* where labels and pool are withheld."""
 
     def run(context: Context, shop: Workshop) -> None:
-        masked.run_annotate(context, shop.unit(context, unit), plan.c.retriever)
+        masked.run_annotate(context, shop.unit(context, unit), draft.c.retriever)
 
-    inputs = plan.unit_inputs(unit, annotated=False)
-    inputs |= {f"annotate:{lender}": plan.get("annotate", lender) for lender in plan.lenders.get(unit, ())}
+    inputs = draft.unit_inputs(unit, annotated=False)
+    inputs |= {f"annotate:{lender}": draft.get("annotate", lender) for lender in draft.lenders.get(unit, ())}
     config = {
         "masked": masked.VERSION,
-        "retriever": plan.spec["retriever"],
-        "serializer": plan.spec["serializer"],
-        "tasks": {unit: plan.task_spec(unit)},
+        "retriever": draft.spec["retriever"],
+        "serializer": draft.spec["serializer"],
+        "tasks": {unit: draft.task_spec(unit)},
     }
-    plan.add("annotate", unit, annotate.VERSION, inputs, config, run)
+    draft.add("annotate", unit, annotate.VERSION, inputs, config, run)
 
 
-def add_masked_path(plan: Planner, unit: str) -> None:
+def add_masked_path(draft: Draft, unit: str) -> None:
     """The user's seed path for a unit without a dev set; its steps learn from other units, or from nothing."""
-    found = plan.c.metapath.seeds.paths(unit, plan.steps(unit, llm=True))
+    found = draft.c.metapath.seeds.paths(unit, draft.steps(unit, llm=True))
     path = list(found[0]) if found else []
 
     def run(context: Context, shop: Workshop) -> None:
-        masked.run_path(context, path, plan.c.metapath.rules.chase)
+        masked.run_path(context, path, draft.c.metapath.rules.chase)
 
-    plan.add("metapath", unit, metapath.VERSION, {}, {"masked": masked.VERSION, "path": path}, run, seed=0)
+    draft.add("metapath", unit, metapath.VERSION, {}, {"masked": masked.VERSION, "path": path}, run, seed=0)
 
 
-def add_joint_init(plan: Planner) -> None:
+def add_joint_init(draft: Draft) -> None:
     """One adapter on X_i of all units."""
-    experts = plan.at("init", plan.experts)
-    steps = {unit: plan.steps(unit, llm=False) for unit in experts}
+    experts = draft.at("init", draft.experts)
+    steps = {unit: draft.steps(unit, llm=False) for unit in experts}
 
     def run(context: Context, shop: Workshop) -> None:
         joint.run_init(
             context,
-            {u: shop.questions(context, u, plan.c.backbone) for u in experts},
+            {u: shop.questions(context, u, draft.c.backbone) for u in experts},
             {u: {step: shop.unit(context, step) for step in steps[u]} for u in experts},
-            plan.c.metapath,
-            plan.c.expert,
-            plan.c.backbone,
-            shop.model(plan.c.backbone),
-            plan.c.trainer,
+            draft.c.metapath,
+            draft.c.expert,
+            draft.c.backbone,
+            shop.model(draft.c.backbone),
+            draft.c.trainer,
         )
 
     config = {
-        **plan.asking(*experts),
+        **draft.asking(*experts),
         "joint": joint.VERSION,
-        "expert": plan.spec["expert"],
-        "trainer": plan.spec["trainer"],
-        **plan.seed_config(*experts),
+        "expert": draft.spec["expert"],
+        "trainer": draft.spec["trainer"],
+        **draft.seed_config(*experts),
     }
     behind = dict.fromkeys(step for unit in experts for step in steps[unit])
-    inputs = plan.unit_inputs(*experts, *(step for step in behind if step not in experts))
-    plan.add("init", JOINT, init.VERSION, inputs, config, run, trains=True)
+    inputs = draft.unit_inputs(*experts, *(step for step in behind if step not in experts))
+    draft.add("init", JOINT, init.VERSION, inputs, config, run, trains=True)
 
 
-def add_joint_refine(plan: Planner) -> None:
+def add_joint_refine(draft: Draft) -> None:
     """The joint adapter, refined on X_aug of all units."""
-    experts = plan.at("refine", plan.experts)
+    experts = draft.at("refine", draft.experts)
 
     def run(context: Context, shop: Workshop) -> None:
         joint.run_refine(
             context,
-            {u: shop.questions(context, u, plan.c.backbone) for u in experts},
-            plan.c.refine,
-            plan.c.expert,
-            plan.c.backbone,
-            shop.model(plan.c.backbone),
-            plan.c.trainer,
+            {u: shop.questions(context, u, draft.c.backbone) for u in experts},
+            draft.c.refine,
+            draft.c.expert,
+            draft.c.backbone,
+            shop.model(draft.c.backbone),
+            draft.c.trainer,
         )
 
-    inputs = plan.unit_inputs(*experts)
-    inputs |= {f"metapath:{u}": plan.get("metapath", u) for u in experts}
-    inputs |= {f"pick:{u}": plan.get("pick", u) for u in experts if f"pick:{u}" in plan.nodes}
-    inputs["init"] = plan.get("init", JOINT)
+    inputs = draft.unit_inputs(*experts)
+    inputs |= {f"metapath:{u}": draft.get("metapath", u) for u in experts}
+    inputs |= {f"pick:{u}": draft.get("pick", u) for u in experts if f"pick:{u}" in draft.nodes}
+    inputs["init"] = draft.get("init", JOINT)
     config = {
-        **plan.asking(*experts),
+        **draft.asking(*experts),
         "joint": joint.VERSION,
-        "refine": plan.spec["refine"],
-        "expert": plan.spec["expert"],
-        "trainer": plan.spec["trainer"],
+        "refine": draft.spec["refine"],
+        "expert": draft.spec["expert"],
+        "trainer": draft.spec["trainer"],
     }
-    plan.add("refine", JOINT, refine.VERSION, inputs, config, run, trains=True)
+    draft.add("refine", JOINT, refine.VERSION, inputs, config, run, trains=True)
 
 
-def add_register(plan: Planner, name: str) -> None:
+def add_register(draft: Draft, name: str) -> None:
     """One more expert from an adapter trained elsewhere.
 
     Raises:
         UserError: If it does not belong beside the experts.
     """
-    experts = plan.at("refine", plan.experts)
-    entry = plan.tree["adapters"][name]
+    experts = draft.at("refine", draft.experts)
+    entry = draft.tree["adapters"][name]
     folder = Path(str(entry["path"]))
-    register.check_adapter(name, folder, plan.c.backbone.path, entry.get("base"), plan.c.expert.rank)
+    register.check_adapter(name, folder, draft.c.backbone.path, entry.get("base"), draft.c.expert.rank)
 
     def run(context: Context, shop: Workshop) -> None:
         register.run(
             context,
             name,
             folder,
-            {u: shop.questions(context, u, plan.c.backbone) for u in experts},
-            plan.router,
-            plan.c.backbone,
-            shop.model(plan.c.backbone),
+            {u: shop.questions(context, u, draft.c.backbone) for u in experts},
+            draft.router,
+            draft.c.backbone,
+            shop.model(draft.c.backbone),
         )
 
-    inputs = {**plan.unit_inputs(*experts), "route": plan.get("route")}
-    inputs |= {f"metapath:{u}": plan.get("metapath", u) for u in experts}
+    inputs = {**draft.unit_inputs(*experts), "route": draft.get("route")}
+    inputs |= {f"metapath:{u}": draft.get("metapath", u) for u in experts}
     config = {
-        **plan.asking(*experts),
-        "router": plan.router_spec(False),
-        "adapter": weights_digest(folder, plan.store.root / ".sources"),
+        **draft.asking(*experts),
+        "router": draft.router_spec(False),
+        "adapter": weights_digest(folder, draft.store.root / ".sources"),
     }
-    plan.add("register", name, register.VERSION, inputs, config, run)
+    draft.add("register", name, register.VERSION, inputs, config, run)
