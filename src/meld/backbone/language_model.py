@@ -11,15 +11,12 @@ import gc
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from meld.types import Prompt
-
-if TYPE_CHECKING:
-    from meld.backbone.huggingface import HuggingFaceBackbone
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,6 +41,24 @@ class Encoded:
         return len(self.prompt) + sum(map(len, self.options))
 
 
+class Recipe(Protocol):
+    """What loads a model's weights; :class:`meld.backbone.huggingface.HuggingFaceBackbone` explains the options."""
+
+    path: str
+    revision: str | None
+    dtype: str
+    device: str
+
+    def configuration(self) -> Any:
+        """The model's configuration."""
+
+    def skeleton(self) -> Any:
+        """The model without weights."""
+
+    def load_model(self) -> Any:
+        """The model."""
+
+
 class LanguageModel:
     """A frozen model with its tokenizer.
 
@@ -62,7 +77,7 @@ class LanguageModel:
         tokenizer: Any,
         name: str,
         relative: bool = False,
-        recipe: HuggingFaceBackbone | None = None,
+        recipe: Recipe | None = None,
     ) -> None:
         if model is None and recipe is None:
             raise ValueError("a language model needs its weights, or a recipe to load them by")

@@ -22,8 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from meld.backbone.huggingface import HuggingFaceBackbone
-from meld.backbone.language_model import Encoded, LanguageModel
+from meld.backbone.language_model import Encoded, LanguageModel, Recipe
 from meld.backbone.weights import resolve
 from meld.engine.adapters import Expert, load_experts
 from meld.engine.base import check_combination
@@ -145,7 +144,7 @@ class VllmEngine:
         if running is not None:
             running.stop()
 
-    def _start(self, recipe: HuggingFaceBackbone, asked: tuple[Any, ...]) -> _Running:
+    def _start(self, recipe: Recipe, asked: tuple[Any, ...]) -> _Running:
         cpu = recipe.device == "cpu" or not torch.cuda.is_available()
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # in this process
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
@@ -187,7 +186,7 @@ class VllmEngine:
         weakref.finalize(self, running.stop)
         return running
 
-    def _length(self, recipe: HuggingFaceBackbone) -> int | None:
+    def _length(self, recipe: Recipe) -> int | None:
         window = getattr(recipe.configuration(), "max_position_embeddings", None)
         if self.max_model_len is None or window is None:
             return self.max_model_len
@@ -209,7 +208,7 @@ def need_vllm() -> None:
         )
 
 
-def check_recipe(lm: LanguageModel) -> HuggingFaceBackbone:
+def check_recipe(lm: LanguageModel) -> Recipe:
     """What vLLM has to load for a language model.
 
     Raises:
