@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from meld.cli.names import JOB_DIRECTORY
 from meld.cli.sweeps import arrange, swept_values
 from meld.errors import ConfigError
 from meld.report.record import SweepRecord, read_job, read_record, write_job, write_record
@@ -40,7 +41,7 @@ def test_a_preset_is_a_sweep_without_a_flag() -> None:
     assert record.jobs == 4
     assert record.paper["reference"] == "full"
     assert folder.name.startswith("experiment=tab7_ablation,variant=full,wo_moe,wo_rag,wo_metapath-")
-    assert "hydra.sweep.subdir='${hydra.job.override_dirname}'" in words
+    assert f"hydra.sweep.subdir='{JOB_DIRECTORY}'" in words
 
 
 def test_a_sweep_preset_repeats_an_experiment_and_its_seeds_vary_slowest() -> None:

@@ -23,6 +23,7 @@ TABLES = (
     "tab1_main", "tab2_selection", "tab3_selection_cost", "tab4_selection_ablation", "tab5_batch_size", "tab6_transfer",
     "tab7_ablation", "fig2_tsne", "fig6_efficiency", "fig7_ratio", "fig8_num_experts", "fig10_heatmap", "ext_gpt4",
     "ext_backbone",
+    "ext_objective",
 )  # fmt: skip
 SCALES = ("cpu", "paper")
 SWEEPS = sorted(PRESETS["sweep"])

@@ -48,3 +48,22 @@ def test_a_dry_run_plans_in_this_process_whatever_the_launcher(
     assert "2 jobs by stage" in planned.stdout
     assert "k=1" in planned.stdout
     assert not (tmp_path / "outputs" / "sweeps").exists()  # it leaves nothing behind
+
+
+def test_a_job_has_a_directory_of_one_level_whatever_is_swept(meld: Run, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """A group inside another has a slash in its name, and a path has several."""
+    words = ("-m", "method=meld_ds", "selector/influence=batch,dot", "paths.store=a/b,c", "until=data", *tiny)
+    planned = meld(*words, "dry_run=true")
+    assert "paths.store=c,selector.influence=dot" in planned.stdout, planned.stdout + planned.stderr
+    done = meld(*words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sweep,) = (tmp_path / "outputs" / "sweeps").iterdir()
+    jobs = {folder.name for folder in sweep.iterdir() if folder.is_dir()}
+    assert jobs == {
+        f"paths.store={store},selector.influence={influence}"
+        for store in ("a.b", "c")
+        for influence in ("batch", "dot")
+    }
+    status = json.loads(meld("status", str(sweep), "--json").stdout)
+    assert {job["name"] for job in status["jobs"]} == jobs
+    assert status["counts"]["done"] == 4

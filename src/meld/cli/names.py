@@ -6,6 +6,8 @@ import hashlib
 import re
 from collections.abc import Sequence
 
+from omegaconf import OmegaConf
+
 _LONGEST = 80
 
 
@@ -56,6 +58,17 @@ def directory_name(overrides: Sequence[str], ignored: Sequence[str] = (), first:
     whole = ",".join(sorted(kept, key=lambda override: _key(override) not in first))
     slug = re.sub(r"[^A-Za-z0-9._=,+-]+", "_", whole).strip("_")[:_LONGEST] or "default"
     return f"{slug}-{hashlib.sha256(whole.encode()).hexdigest()[:8]}"
+
+
+def job_directory(overrides: str) -> str:
+    """The directory of a sweep's job, of one level: a group or a value that holds a slash would make several."""
+    return overrides.replace("/", ".")
+
+
+JOB_DIRECTORY = "${meld_job_directory:${hydra.job.override_dirname}}"
+"""Hydra's name of a job from what is swept, as :func:`job_directory` writes it."""
+# At import, because workers of parallel launchers resolve it too.
+OmegaConf.register_new_resolver("meld_job_directory", job_directory, replace=True)
 
 
 def _key(override: str) -> str:

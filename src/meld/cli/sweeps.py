@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from meld.cli.names import MULTIRUN, directory_name, is_multirun, overrides_of
+from meld.cli.names import JOB_DIRECTORY, MULTIRUN, directory_name, is_multirun, overrides_of
 from meld.config.compose import preset_sweep
 from meld.errors import ConfigError
 from meld.report.record import SEEDS, SweepRecord
@@ -83,7 +83,7 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
     if "hydra.sweep.subdir" not in given:
         # Hydra knows a group apart from the package it lands in: dataset@datasets.x is excluded as dataset.
         constant = ",".join(f"'{o.key_or_group}'" for o in every if not o.is_sweep_override())
-        extra.append("hydra.sweep.subdir=" + ("'${hydra.job.override_dirname}'" if grid else "run"))
+        extra.append("hydra.sweep.subdir=" + (f"'{JOB_DIRECTORY}'" if grid else "run"))
         extra.append(f"hydra.job.config.override_dirname.exclude_keys=[{constant}]")
     experiment = next((str(o.value()) for o in parsed if _key(o) == "experiment"), None)
     record = SweepRecord(command, experiment, {key: tuple(values) for key, values in grid.items()}, paper)
