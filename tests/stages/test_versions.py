@@ -12,7 +12,7 @@ import pytest
 
 STAGES = (
     *("serialize", "encode", "annotate", "init", "metapath", "select", "refine", "route", "infer", "evaluate"),
-    *("alone", "joint", "masked", "register"),
+    *("alone", "balance", "joint", "masked", "register"),
 )
 RECORD = Path(__file__).parent / "fingerprints.json"
 

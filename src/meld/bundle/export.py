@@ -18,6 +18,7 @@ from meld.config.roster import JOINT
 from meld.dataset.io import load_unit, save_unit
 from meld.errors import UserError
 from meld.metapath.base import MetaPathPolicy
+from meld.stages.balance import BALANCE
 from meld.stages.base import read_json, write_json
 from meld.stages.metapath import load_path
 from meld.stages.paths import SAME_TABLE
@@ -188,6 +189,8 @@ def _write_unit(unit: str, made: Mapping[str, Path], folder: Path) -> None:
     shutil.copyfile(annotate / "samples.parquet", folder / "annotate" / "samples.parquet")
     if (annotate / "extra").is_dir():
         shutil.copytree(annotate / "extra", folder / "annotate" / "extra")
+    if f"balance:{unit}" in made:
+        shutil.copyfile(made[f"balance:{unit}"] / BALANCE, folder / BALANCE)
     write_json(folder / "card.json", card_of(data))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from meld.router.base import Router
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
 from meld.stages.annotate import demonstrate
+from meld.stages.balance import load_odds
 from meld.stages.infer import answer_encoder, asked_of, detector_of, kept_as_it_is
 from meld.stages.panel import Mixer, Panel, follow_path
 from meld.stages.paths import SAME_TABLE, build_steps
@@ -191,17 +192,22 @@ class Opened:
         """:meth:`answer` for a unit that may be over other tables than the bundle's (:meth:`Unit.over`)."""
         unit.admit(queries)
         if unit.task.solver == "encoder":
-            predictions, asked = answer_encoder(unit, queries, self._detector(unit))
+            predictions, asked = answer_encoder(unit, queries, self._detector(unit), self._odds(unit))
             return list(zip(predictions, asked, strict=True))
         wanted, kept = self._flagged(unit, queries, progress)
         told = {prediction.query_id: (prediction, Asked(query)) for query, prediction in kept}
         if wanted:
             texts = [unit.query_text(query) for query in wanted]
             walked = self._walk(unit, wanted, progress)
-            found = self.panel().answer(self.questions(unit), texts, walked.queries, self.backbone, progress)
+            odds = self._odds(unit)
+            found = self.panel().answer(self.questions(unit), texts, walked.queries, self.backbone, progress, odds)
             asked = asked_of(walked, found.answers)
             told |= {p.query_id: (p, one) for p, one in zip(found.predictions, asked, strict=True)}
         return [told[query.id] for query in queries]
+
+    def _odds(self, unit: Unit) -> Mapping[str, float]:
+        """What is added to the log-odds of a unit's answers."""
+        return load_odds(self.folder / "units" / unit.name)
 
     def path(self, name: str) -> tuple[str, ...]:
         """The steps before a unit's own expert; those of excluded experts are skipped."""

@@ -14,7 +14,7 @@ from meld.seeds import derive
 from meld.selector.base import ScoringSelector
 from meld.selector.meld_ds import MeldDS
 from meld.selector.qurating import QuRating
-from meld.stages import annotate, encode, evaluate, infer, init, metapath, refine, route, select, serialize
+from meld.stages import annotate, balance, encode, evaluate, infer, init, metapath, refine, route, select, serialize
 from meld.stages.base import Context
 
 
@@ -87,6 +87,16 @@ def add_annotate(draft: Draft, unit: str) -> None:
         "tasks": {u: draft.task_spec(u) for u in sorted({unit, *donors})},
     }
     draft.add("annotate", unit, annotate.VERSION, inputs, config, run)
+
+
+def add_balance(draft: Draft, unit: str) -> None:
+    """How common matches are among the questions of a unit."""
+
+    def run(context: Context, shop: Workshop) -> None:
+        balance.run(context, shop.unit(context, unit))
+
+    config = {"serializer": draft.spec["serializer"]}
+    draft.add("balance", unit, balance.VERSION, draft.unit_inputs(unit), config, run, seed=0)
 
 
 def add_init(draft: Draft, unit: str) -> None:
@@ -255,12 +265,14 @@ def add_route(draft: Draft) -> None:
 
 def add_infer(draft: Draft, unit: str) -> None:
     """The answers to a unit's test queries."""
+    balanced = {"balance": draft.get("balance", unit)} if f"balance:{unit}" in draft.nodes else {}
     if draft.task(unit).solver == "encoder":
 
         def encoder(context: Context, shop: Workshop) -> None:
             infer.run_encoder(context, shop.unit(context, unit))
 
-        draft.add("infer", unit, infer.VERSION, draft.unit_inputs(unit), {"task": draft.task_spec(unit)}, encoder)
+        inputs = {**draft.unit_inputs(unit), **balanced}
+        draft.add("infer", unit, infer.VERSION, inputs, {"task": draft.task_spec(unit)}, encoder)
         return
     if draft.alone:
         alone.add_infer(draft, unit)
@@ -288,7 +300,7 @@ def add_infer(draft: Draft, unit: str) -> None:
     inputs |= {f"register:{n}": draft.get("register", n) for n in sorted(draft.tree.get("adapters") or {})}
     inputs |= {f"init:{u}": draft.adapter("init", u) for u in steps if u in draft.experts}
     inputs |= {"route": draft.get("route"), "metapath": draft.get("metapath", unit)}
-    inputs |= draft.flags(unit)
+    inputs |= {**draft.flags(unit), **balanced}
     config = {**draft.asking(unit, *steps), "mixer": draft.spec["mixer"], "engine": draft.spec["engine"]}
     late = draft.router_spec(True)
     config |= {"router": late} if late else {}

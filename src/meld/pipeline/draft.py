@@ -138,8 +138,10 @@ class Draft:
         return self.tasks[unit.rpartition(".")[2]]
 
     def task_spec(self, unit: str) -> dict[str, Any]:
-        """What of the task's configuration matters."""
-        return component_spec(self.tree["tasks"][unit.rpartition(".")[2]])
+        """What of the task's configuration matters before questions are answered."""
+        late: frozenset[str] = getattr(self.task(unit), "AT_INFERENCE", frozenset())
+        spec = component_spec(self.tree["tasks"][unit.rpartition(".")[2]])
+        return {name: value for name, value in spec.items() if name not in late}
 
     def unit_inputs(self, *units: str, annotated: bool = True) -> dict[str, Node]:
         """What :meth:`Workshop.unit` needs for units, those that lend them their labels included."""

@@ -20,6 +20,7 @@ Run = Callable[[Context, Workshop], None]
 
 PART_OF = {
     "index": "encode",
+    "balance": "annotate",
     "features": "select",
     "influence": "select",
     "pick": "select",
@@ -36,6 +37,7 @@ ORDER = (
     "encode",
     "index",
     "annotate",
+    "balance",
     "init",
     "metapath",
     "features",

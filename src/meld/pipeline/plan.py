@@ -51,6 +51,9 @@ def _plan(draft: Draft, failures: tuple[Failure, ...] = ()) -> Plan:
         chain.add_annotate(draft, unit)
     for unit in draft.at("annotate", draft.masked):
         roster.add_masked_annotate(draft, unit)
+    for unit in draft.at("balance", draft.open):
+        if getattr(draft.task(unit), "match_share", None) == "pool" and not draft.alone:
+            chain.add_balance(draft, unit)
     if not draft.alone:
         _add_experts(draft)
     for target in () if draft.alone else draft.at("metapath", draft.masking.targets):

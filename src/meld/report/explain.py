@@ -227,6 +227,11 @@ class Explainer:
         return None if folder is None else load_unit(folder)
 
     @cached_property
+    def _balance(self) -> Mapping[str, float]:
+        folder = artifact(self.run, "balance", self.unit)
+        return {} if folder is None else read_json(folder / "balance.json")
+
+    @cached_property
     def _queries(self) -> Mapping[str, Query]:
         return {} if self._data is None else {query.id: query for query in self._data.test}
 
@@ -320,6 +325,10 @@ class Explainer:
             notes.append("The unit's data is gone from the store; the query is shown as it was asked.")
         if asked is not None and asked.prompt and not len(row["experts"]):
             notes.append("The experts are mixed layer by layer and token by token: a whole query has no weights.")
+        if self._balance:
+            notes.append(f"Matches are taken to be {100 * self._balance['share']:.1f} % of the questions, estimated on "
+                         f"the pool, against {100 * self._balance['labelled']:.0f} % of the labels: "
+                         f"{self._balance['shift']:+.2f} on the log-odds of a match.")  # fmt: skip
         if row["status"] == "invalid":
             notes.append("Nothing usable came back, which counts as wrong.")
         if asked is not None and demonstrations and asked.n_demos < len(demonstrations):

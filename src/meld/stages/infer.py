@@ -20,6 +20,7 @@ from meld.retriever.detect import Detector
 from meld.retriever.partners import Partners
 from meld.router.base import Router
 from meld.stages.answering import Answered
+from meld.stages.balance import load_odds
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.metapath import load_path
 from meld.stages.panel import Mixer, Panel, follow_path
@@ -48,8 +49,8 @@ def run_llm(
 
     Args:
         context: Inputs ``refine:<unit>`` (all experts), ``route``, ``register:<name>`` (registered experts),
-            ``metapath``, ``init:<unit>`` (experts that are steps of the path) and, for data cleaning of flagged cells,
-            ``flags`` (predictions of error detection).
+            ``metapath``, ``init:<unit>`` (experts that are steps of the path), ``balance`` (of matching) and, for data
+            cleaning of flagged cells, ``flags`` (predictions of error detection).
         questions: Questions of the unit and of the units whose experts are steps.
         others: Units that are steps.
         name: The unit.
@@ -81,7 +82,8 @@ def run_llm(
     adapters, added = _roster(context)
     panel = Panel(router, context.inputs["route"] / "router", adapters, added, mixer, engine, lm, exclude)
     try:
-        found = panel.answer(own, texts, walked.queries, backbone, context.progress)
+        odds = load_odds(context.inputs.get("balance"))
+        found = panel.answer(own, texts, walked.queries, backbone, context.progress, odds)
     finally:
         panel.close()
     save_asked(asked_of(walked, found.answers), context.out / "asked.parquet")
@@ -146,7 +148,7 @@ def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
     Writes ``predictions.parquet`` and ``asked.parquet``.
 
     Args:
-        context: No further inputs.
+        context: Input ``balance`` (of matching).
         unit: The unit, annotated.
         depth: Ranked partners per blocking query.
     """
@@ -155,7 +157,7 @@ def run_encoder(context: Context, unit: Unit, depth: int = 10) -> None:
     detector = detector_of(unit)
     if detector is not None:
         write_json(context.out / "detector.json", {"threshold": round(detector.threshold, 6)})
-    predictions, asked = answer_encoder(unit, queries, detector, depth)
+    predictions, asked = answer_encoder(unit, queries, detector, load_odds(context.inputs.get("balance")), depth)
     save_asked(asked, context.out / "asked.parquet")
     save_predictions(sorted(predictions, key=lambda p: p.query_id), context.out / "predictions.parquet")
 
@@ -166,7 +168,11 @@ def detector_of(unit: Unit) -> Detector | None:
 
 
 def answer_encoder(
-    unit: Unit, queries: Sequence[Query], detector: Detector | None = None, depth: int = 10
+    unit: Unit,
+    queries: Sequence[Query],
+    detector: Detector | None = None,
+    odds: Mapping[str, float] | None = None,
+    depth: int = 10,
 ) -> tuple[list[Prediction], list[Asked]]:
     """Answers of an encoder-only unit.
 
@@ -174,6 +180,7 @@ def answer_encoder(
         unit: The unit, annotated.
         queries: What is asked.
         detector: Of an error-detection unit (:func:`detector_of`).
+        odds: What is added to the log-odds of an answer (:func:`meld.stages.balance.load_odds`).
         depth: Ranked partners per blocking query.
 
     Returns:
@@ -183,10 +190,10 @@ def answer_encoder(
         return _block(unit.partners, queries, depth)
     if detector is not None and unit.cells is not None:
         return _detect(detector, unit.cells, queries)
-    predictions = encoder_answers(unit, queries)
+    predictions = encoder_answers(unit, queries, odds)
     asked = [
         Asked(query, options=values, probabilities=chances)
-        for query, (values, chances) in zip(queries, encoder_ranking(unit, queries), strict=True)
+        for query, (values, chances) in zip(queries, encoder_ranking(unit, queries, odds), strict=True)
     ]
     return predictions, asked
 

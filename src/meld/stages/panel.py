@@ -117,6 +117,7 @@ class Panel:
         queries: Sequence[Query],
         backbone: HuggingFaceBackbone,
         progress: Progress,
+        odds: Mapping[str, float] | None = None,
     ) -> Answers:
         """Route and answer queries of one unit.
 
@@ -127,6 +128,7 @@ class Panel:
             queries: The queries, with what the unit's path attached.
             backbone: For batch size and answer length.
             progress: The display.
+            odds: What is added to the log-odds of an answer (:func:`meld.stages.balance.load_odds`).
         """
         name = questions.unit.name
         weights: NDArray[np.float64] | None = None
@@ -139,7 +141,7 @@ class Panel:
             weights = restrict(found, self.experts, self.exclude)
             gates = self.mixer.gates(weights) if len(queries) else np.zeros((0, len(self.experts)))
             mixes = self.mixer.mixes
-        answers = answer_fully(questions, queries, self.model, gates, backbone, progress, mixes, what=f"answer {name}")
+        answers = answer_fully(questions, queries, self.model, gates, backbone, progress, mixes, f"answer {name}", odds)
         if weights is None:
             answers = [replace(a, prediction=replace(a.prediction, experts=(), weights=())) for a in answers]
         return Answers(tuple(answers), self.experts, weights, gates)

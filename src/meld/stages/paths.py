@@ -19,6 +19,7 @@ from meld.metapath.extract import AddAttributes, telling_attributes, text_attrib
 from meld.metapath.link import COLUMNS, AttachEntities
 from meld.metapath.revise import ReviseCells
 from meld.metapath.steps import TUPLES, AttachCells, AttachPartners, FillMissing
+from meld.retriever.balance import reweigh
 from meld.retriever.cells import FEATURES, CellEvidence, Evidence, evidence_of
 from meld.retriever.detect import Detector
 from meld.stages.unit import Unit
@@ -206,23 +207,34 @@ def _of_unit(ask: AskUnit, other: Unit) -> Ask:
     return lambda queries: ask(other, queries)
 
 
-def encoder_ranking(unit: Unit, queries: Sequence[Query]) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
-    """Candidates of each query with their probabilities by the retrieved evidence alone, best first."""
+def encoder_ranking(
+    unit: Unit, queries: Sequence[Query], odds: Mapping[str, float] | None = None
+) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
+    """Candidates of each query with their probabilities by the retrieved evidence alone, best first.
+
+    Args:
+        unit: The unit.
+        queries: What is asked.
+        odds: What is added to the log-odds of an answer (:func:`meld.stages.balance.load_odds`).
+    """
     ranked = []
     for found in unit.candidates(queries) if queries else []:
-        order = np.argsort(-np.array(found.log_prior), kind="stable")
-        chances = tuple(round(float(np.exp(found.log_prior[i])), 6) for i in order)
+        probabilities = np.exp(np.array(found.log_prior))
+        if odds:
+            probabilities = reweigh(found.values, probabilities, odds)
+        order = np.argsort(-probabilities, kind="stable")
+        chances = tuple(round(float(probabilities[i]), 6) for i in order)
         ranked.append((tuple(found.values[i] for i in order), chances))
     return ranked
 
 
-def encoder_answers(unit: Unit, queries: Sequence[Query]) -> list[Prediction]:
+def encoder_answers(unit: Unit, queries: Sequence[Query], odds: Mapping[str, float] | None = None) -> list[Prediction]:
     """Answers by the retrieved evidence alone: the likeliest candidate, with all candidates best first."""
     return [
         Prediction(query.id, values[0], chances[0], options=values)
         if values
         else Prediction(query.id, None, 0.0, status="invalid")
-        for query, (values, chances) in zip(queries, encoder_ranking(unit, queries), strict=True)
+        for query, (values, chances) in zip(queries, encoder_ranking(unit, queries, odds), strict=True)
     ]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from meld.types import Entity, Query, Sample, UnitData
 
 Solver = Literal["llm", "encoder"]
+MatchShare = Literal["pool", "labelled"]
 Render = Callable[[Entity], str]
 """Turns an entity into the text that the encoder embeds."""
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 
-from meld.task.base import Alignment, Render, Solver, match_option, read_answer, replace
+from meld.task.base import Alignment, MatchShare, Render, Solver, match_option, read_answer, replace
 from meld.types import Query, Sample, UnitData
 
 MATCH, MISMATCH = "match", "mismatch"
@@ -17,14 +18,20 @@ class EntityMatching:
 
     Args:
         solver: ``llm`` or ``encoder``.
+        match_share: How common matches are taken to be: ``pool`` estimates it on the unlabelled pool and decides for
+            the best expected F1 (:mod:`meld.retriever.balance`), ``labelled`` takes their share among labels, one half
+            where they are balanced.
     """
+
+    AT_INFERENCE: ClassVar[frozenset[str]] = frozenset({"match_share"})  # of no account for what is trained
 
     name = "em"
     title = "entity matching"
     options: tuple[str, ...] | None = (MATCH, MISMATCH)
 
-    def __init__(self, solver: Solver = "llm") -> None:
+    def __init__(self, solver: Solver = "llm", match_share: MatchShare = "pool") -> None:
         self.solver = solver
+        self.match_share = match_share
 
     def encoder_texts(self, query: Query, render: Render) -> tuple[str, ...]:
         """Both tuples."""
