@@ -38,8 +38,12 @@ SMALL = (
     "proxy.max_prompt_tokens=96",
     *SIZES,
 )
-FIVE = ("suite=quickstart", *SMALL, "metapath=fixed")
-"""Matching, blocking, imputation, detection and cleaning; blocking before matching, detection before cleaning."""
+POOL = ("datasets.quickstart_products.n_rows=40", "datasets.quickstart_products.n_train=90")
+FIVE = ("suite=quickstart", *SMALL, *POOL, "metapath=fixed")
+"""Matching, blocking, imputation, detection and cleaning; blocking before matching, detection before cleaning.
+
+The pool of matching is large enough for its balance to be estimated.
+"""
 
 TEN = (
     "suite=quickstart10",

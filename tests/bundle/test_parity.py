@@ -11,6 +11,7 @@ import pytest
 
 from meld.bundle.model import COLUMNS, Model
 from meld.cli.main import main
+from meld.stages.balance import Odds
 
 FIVE = (
     "quickstart_products.em",
@@ -37,6 +38,16 @@ def test_predictions_are_those_of_the_evaluation(made: Any, model: Model, unit: 
     assert list(found.index) == list(rows.index)
     assert tuple(found.columns) == COLUMNS
     made.check(found, unit)
+
+
+def test_matching_shifts_its_odds_as_evaluation_did(made: Any, model: Model) -> None:
+    """The estimate is the run's: a bundle has no pool to make one from."""
+    run = json.loads((made.run / "artifacts" / "balance.quickstart_products.em" / "balance.json").read_text())
+    assert run["linked"]["pool"] >= 50
+    assert abs(run["linked"]["shift"]) > 0.05
+    opened = model.opened
+    assert opened._odds(opened.unit("quickstart_products.em")) == Odds(run["linked"]["shift"], run["bare"]["shift"])
+    assert opened._odds(opened.unit("quickstart_people.di")) is None
 
 
 @pytest.mark.slow

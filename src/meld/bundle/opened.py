@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +28,7 @@ from meld.router.base import Router
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
 from meld.stages.annotate import demonstrate
-from meld.stages.balance import load_odds
+from meld.stages.balance import Odds, load_odds
 from meld.stages.infer import answer_encoder, asked_of, detector_of, kept_as_it_is
 from meld.stages.panel import Mixer, Panel, follow_path
 from meld.stages.paths import SAME_TABLE, build_steps
@@ -205,7 +205,7 @@ class Opened:
             told |= {p.query_id: (p, one) for p, one in zip(found.predictions, asked, strict=True)}
         return [told[query.id] for query in queries]
 
-    def _odds(self, unit: Unit) -> Mapping[str, float]:
+    def _odds(self, unit: Unit) -> Odds | None:
         """What is added to the log-odds of a unit's answers."""
         return load_odds(self.folder / "units" / unit.name)
 

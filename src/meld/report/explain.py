@@ -16,6 +16,7 @@ from meld.errors import UserError
 from meld.metapath.edits import Edit
 from meld.metapath.record import Asked, load_asked
 from meld.report.results import read_json
+from meld.retriever.partners import is_linked
 from meld.types import Entity, Query, Sample, Table, UnitData
 
 ARTIFACTS = "artifacts"
@@ -227,7 +228,7 @@ class Explainer:
         return None if folder is None else load_unit(folder)
 
     @cached_property
-    def _balance(self) -> Mapping[str, float]:
+    def _balance(self) -> Mapping[str, Mapping[str, float]]:
         folder = artifact(self.run, "balance", self.unit)
         return {} if folder is None else read_json(folder / "balance.json")
 
@@ -325,10 +326,12 @@ class Explainer:
             notes.append("The unit's data is gone from the store; the query is shown as it was asked.")
         if asked is not None and asked.prompt and not len(row["experts"]):
             notes.append("The experts are mixed layer by layer and token by token: a whole query has no weights.")
-        if self._balance:
-            notes.append(f"Matches are taken to be {100 * self._balance['share']:.1f} % of the questions, estimated on "
-                         f"the pool, against {100 * self._balance['labelled']:.0f} % of the labels: "
-                         f"{self._balance['shift']:+.2f} on the log-odds of a match.")  # fmt: skip
+        if self._balance and asked is not None:
+            found = self._balance["linked" if is_linked(asked.query) else "bare"]
+            notes.append(
+                f"Matches are taken to be {100 * found['share']:.1f} % of the questions, as estimated on the pool, and were "
+                f"{100 * found['labelled']:.0f} % of the labels: {found['shift']:+.2f} on the log-odds of a match."
+            )
         if row["status"] == "invalid":
             notes.append("Nothing usable came back, which counts as wrong.")
         if asked is not None and demonstrations and asked.n_demos < len(demonstrations):

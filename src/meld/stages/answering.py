@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,6 +12,7 @@ from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.engine.base import MixtureModel, Reply, WritesOnly, ask
 from meld.progress import Progress
 from meld.retriever.balance import reweigh
+from meld.stages.balance import Odds
 from meld.stages.unit import Questions
 from meld.task.base import Task
 from meld.text import fold
@@ -60,7 +61,7 @@ def answer_fully(
     progress: Progress,
     mixes: str = "weights",
     what: str = "answer",
-    odds: Mapping[str, float] | None = None,
+    odds: Odds | None = None,
 ) -> list[Answered]:
     """Answer a unit's queries, each under its own mixture of experts.
 
@@ -74,7 +75,7 @@ def answer_fully(
         mixes: ``weights``: one pass under the mixed update. ``answers``: every chosen expert answers alone and the
             answer distributions are averaged with the gates.
         what: Name of the step for the display.
-        odds: What is added to the log-odds of an option that is ranked.
+        odds: What is added to the log-odds of options that are ranked.
 
     Returns:
         One answer per query, in order.
@@ -108,7 +109,7 @@ def answer_fully(
     for position, prompt, probabilities, text in zip(answerable, asked, distributions, texts, strict=True):
         experts, weights = _mixture(model.experts, gates[position])
         if prompt.options is not None:
-            probabilities = reweigh(prompt.options, probabilities, odds) if odds else probabilities
+            probabilities = _with(odds, queries[position], prompt.options, probabilities)
             order = np.argsort(-probabilities, kind="stable")
             kept = [int(i) for i in order[:_KEPT_OPTIONS]]
             prediction = Prediction(
@@ -124,6 +125,12 @@ def answer_fully(
         else:
             out[position] = Answered(_read(task, queries[position], text, experts, weights), prompt)
     return out
+
+
+def _with(
+    odds: Odds | None, query: Query, options: Sequence[str], probabilities: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    return probabilities if odds is None else reweigh(options, probabilities, odds.of(query))
 
 
 def _evidence(prompt: Prompt, kept: Sequence[int]) -> tuple[float, ...]:

@@ -20,7 +20,7 @@ from meld.retriever.detect import Detector
 from meld.retriever.partners import Partners
 from meld.router.base import Router
 from meld.stages.answering import Answered
-from meld.stages.balance import load_odds
+from meld.stages.balance import Odds, load_odds
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.metapath import load_path
 from meld.stages.panel import Mixer, Panel, follow_path
@@ -171,7 +171,7 @@ def answer_encoder(
     unit: Unit,
     queries: Sequence[Query],
     detector: Detector | None = None,
-    odds: Mapping[str, float] | None = None,
+    odds: Odds | None = None,
     depth: int = 10,
 ) -> tuple[list[Prediction], list[Asked]]:
     """Answers of an encoder-only unit.

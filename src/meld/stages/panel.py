@@ -24,6 +24,7 @@ from meld.router.arrow import ArrowRouter
 from meld.router.base import Router, Routing
 from meld.router.load import restrict, usage
 from meld.stages.answering import Answered, answer_fully
+from meld.stages.balance import Odds
 from meld.stages.metapath import expert_asker, say_over
 from meld.stages.paths import build_steps
 from meld.stages.unit import Questions, Unit
@@ -117,7 +118,7 @@ class Panel:
         queries: Sequence[Query],
         backbone: HuggingFaceBackbone,
         progress: Progress,
-        odds: Mapping[str, float] | None = None,
+        odds: Odds | None = None,
     ) -> Answers:
         """Route and answer queries of one unit.
 

@@ -22,6 +22,7 @@ from meld.metapath.steps import TUPLES, AttachCells, AttachPartners, FillMissing
 from meld.retriever.balance import reweigh
 from meld.retriever.cells import FEATURES, CellEvidence, Evidence, evidence_of
 from meld.retriever.detect import Detector
+from meld.stages.balance import Odds
 from meld.stages.unit import Unit
 from meld.task.ed import CORRECT, ERROR
 from meld.types import Prediction, Query, Sample
@@ -208,7 +209,7 @@ def _of_unit(ask: AskUnit, other: Unit) -> Ask:
 
 
 def encoder_ranking(
-    unit: Unit, queries: Sequence[Query], odds: Mapping[str, float] | None = None
+    unit: Unit, queries: Sequence[Query], odds: Odds | None = None
 ) -> list[tuple[tuple[str, ...], tuple[float, ...]]]:
     """Candidates of each query with their probabilities by the retrieved evidence alone, best first.
 
@@ -218,17 +219,17 @@ def encoder_ranking(
         odds: What is added to the log-odds of an answer (:func:`meld.stages.balance.load_odds`).
     """
     ranked = []
-    for found in unit.candidates(queries) if queries else []:
+    for query, found in zip(queries, unit.candidates(queries) if queries else [], strict=True):
         probabilities = np.exp(np.array(found.log_prior))
-        if odds:
-            probabilities = reweigh(found.values, probabilities, odds)
+        if odds is not None:
+            probabilities = reweigh(found.values, probabilities, odds.of(query))
         order = np.argsort(-probabilities, kind="stable")
         chances = tuple(round(float(probabilities[i]), 6) for i in order)
         ranked.append((tuple(found.values[i] for i in order), chances))
     return ranked
 
 
-def encoder_answers(unit: Unit, queries: Sequence[Query], odds: Mapping[str, float] | None = None) -> list[Prediction]:
+def encoder_answers(unit: Unit, queries: Sequence[Query], odds: Odds | None = None) -> list[Prediction]:
     """Answers by the retrieved evidence alone: the likeliest candidate, with all candidates best first."""
     return [
         Prediction(query.id, values[0], chances[0], options=values)

@@ -282,9 +282,13 @@ class Unit:
         features = pair_features(link, left, right, cosine)
         return np.stack([features * (option == MATCH) for option in self.task.options or ()])
 
-    def match_odds(self, queries: Sequence[Query]) -> NDArray[np.float64]:
-        """Log-odds of *match* by the evidence alone, the pairs' places among all tuples included, shape (n,)."""
-        linked = self.partners is not None
+    def match_odds(self, queries: Sequence[Query], linked: bool) -> NDArray[np.float64]:
+        """Log-odds of *match* by the evidence alone, shape (n,).
+
+        Args:
+            queries: Pairs.
+            linked: Whether their places among all tuples count.
+        """
         options = list(self.task.options or ())
         found = [self._pair_prior(linked).log_prior(self._pair(query, linked)) for query in queries]
         return np.array([2 * p[options.index(MATCH)] - p.sum() for p in found], dtype=np.float64)
