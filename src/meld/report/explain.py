@@ -329,7 +329,7 @@ class Explainer:
         if self._balance and asked is not None:
             found = self._balance["linked" if is_linked(asked.query) else "bare"]
             notes.append(
-                f"Matches are taken to be {100 * found['share']:.1f} % of the questions, as estimated on the pool, and were "
+                f"Matches are taken to be {100 * found['share']:.1f} % of the questions, estimated on the pool, and "
                 f"{100 * found['labelled']:.0f} % of the labels: {found['shift']:+.2f} on the log-odds of a match."
             )
         if row["status"] == "invalid":
