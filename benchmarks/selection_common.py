@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from meld.store.machine import hardware, versions
@@ -37,13 +38,16 @@ def pool_in_a_cone(n: int, d: int, seed: int = 0, groups: int = 40) -> NDArray[n
     return rows
 
 
-def measured(function: Callable[..., Any], *arguments: Any, limit: float = 600.0) -> dict[str, Any]:
+def measured(
+    function: Callable[..., Any], *arguments: Any, limit: float = 600.0, memory_gb: float | None = None
+) -> dict[str, Any]:
     """Run a function of a module in a fresh process; what it returns, with its own seconds and the process's peak.
 
     Args:
         function: Returns a mapping; ``seconds`` in it replaces the measured time (which includes imports).
         arguments: Its arguments.
         limit: Seconds after which it is stopped.
+        memory_gb: Resident memory above which it is stopped, before it takes what the machine needs.
 
     Returns:
         The mapping with ``seconds`` and ``peak_mb``, or with ``failed`` saying why there is none.
@@ -54,8 +58,12 @@ def measured(function: Callable[..., Any], *arguments: Any, limit: float = 600.0
     process.start()
     theirs.close()
     try:
-        if not ours.poll(limit):
-            return {"failed": f"more than {limit:.0f} s"}
+        ends = time.monotonic() + limit
+        while not ours.poll(min(0.2, max(ends - time.monotonic(), 0.0))):
+            if time.monotonic() >= ends:
+                return {"failed": f"more than {limit:.0f} s"}
+            if memory_gb is not None and _resident(process.pid) > memory_gb * 1e9:
+                return {"failed": f"more than {memory_gb:g} GB"}
         return dict(ours.recv())
     except EOFError:
         process.join()
@@ -63,6 +71,14 @@ def measured(function: Callable[..., Any], *arguments: Any, limit: float = 600.0
     finally:
         process.kill()
         process.join()
+
+
+def _resident(pid: int | None) -> int:
+    """Bytes that a process has in memory; 0 for one that has just ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def _child(pipe: Any, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
