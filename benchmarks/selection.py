@@ -6,7 +6,8 @@
 Every row runs in a process of its own and is given the same made-up pool. Times count everything from the embeddings to
 the picks (kernels included), not imports and not making the pool; ratios are of processor time, which other work on the
 machine disturbs little. A program that takes longer than ``--limit`` or more memory than ``--memory`` is stopped, and
-its row says so. The table is written anew after every row.
+its row says so. The table is written anew after every row; ``--resume`` goes on with one that was cut short, size by
+size, so that programs that are compared are measured in one run.
 """
 
 from __future__ import annotations
@@ -14,16 +15,19 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from selection_common import measured, pool_in_a_cone, write_table
+from selection_common import measured, pool_in_a_cone, read_table, write_table
 
 from meld.selector.diversity.graph_cut import GraphCut
 from meld.selector.objective import Objective
@@ -138,30 +142,62 @@ def row_of(n: int, d: int, method: str, found: dict[str, Any], base: dict[str, A
     return row
 
 
+@dataclass(frozen=True)
+class Method:
+    """One row to measure: its name, what runs, and the row of the same size that it is compared with."""
+
+    name: str
+    run: Callable[[], dict[str, Any]]
+    base: str = ""
+
+
+def methods(n: int, options: argparse.Namespace) -> list[Method]:
+    """What is measured at a size."""
+
+    def apart(function: Callable[..., Any], *arguments: Any) -> Callable[[], dict[str, Any]]:
+        return lambda: measured(function, *arguments, limit=options.limit, memory_gb=options.memory)
+
+    d = dimension(n, options)
+    if n in options.huge:
+        return [Method("stochastic (ours)", apart(ours, "stochastic", "shifted_cosine", n, d))]
+    mine = Method("lazy, shifted_cosine (ours)", apart(ours, "lazy", "shifted_cosine", n, d))
+    if n == options.large:
+        return [mine]
+    raw = Method("lazy, cosine (ours)", apart(ours, "lazy", "cosine", n, d))
+    found = [mine, raw]
+    if n <= 5000:
+        found.append(Method("incremental (ours)", apart(ours, "incremental", "shifted_cosine", n, d), mine.name))
+    found.append(Method("submodlib, cosine", apart(submodlib_own, n, d), raw.name))
+    found.append(Method("submodlib, cosine, kernel row by row", apart(submodlib_lean, n, d), raw.name))
+    if options.apricot:
+        run = partial(apricot, options.apricot, n, d, options.limit)
+        found.append(Method("apricot, squared cosine", run, mine.name))
+    return found
+
+
+def dimension(n: int, options: argparse.Namespace) -> int:
+    """Length of the embeddings at a size."""
+    return int(options.huge_d if n in options.huge else options.d)
+
+
 def rows_of(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """All rows, as they are measured."""
-    bounds = {"limit": options.limit, "memory_gb": options.memory}
-    d = options.d
-    for n in options.sizes:
-        mine = measured(ours, "lazy", "shifted_cosine", n, d, **bounds)
-        yield row_of(n, d, "lazy, shifted_cosine (ours)", mine, None)
-        raw = measured(ours, "lazy", "cosine", n, d, **bounds)
-        yield row_of(n, d, "lazy, cosine (ours)", raw, None)
-        if n <= 5000:
-            slow = measured(ours, "incremental", "shifted_cosine", n, d, **bounds)
-            yield row_of(n, d, "incremental (ours)", slow, mine)
-        yield row_of(n, d, "submodlib, cosine", measured(submodlib_own, n, d, **bounds), raw)
-        lean = measured(submodlib_lean, n, d, **bounds)
-        yield row_of(n, d, "submodlib, cosine, kernel row by row", lean, raw)
-        if options.apricot:
-            found = apricot(options.apricot, n, d, options.limit)
-            yield row_of(n, d, "apricot, squared cosine", found, mine)
-    if options.large:
-        found = measured(ours, "lazy", "shifted_cosine", options.large, d, **bounds)
-        yield row_of(options.large, d, "lazy, shifted_cosine (ours)", found, None)
-    for n in options.huge:
-        found = measured(ours, "stochastic", "shifted_cosine", n, options.huge_d, **bounds)
-        yield row_of(n, options.huge_d, "stochastic (ours)", found, None)
+    """All rows, as they are measured; of an earlier run those of the sizes that it finished."""
+    known = read_table("selection") if options.resume else []
+    for n in [*options.sizes, *([options.large] if options.large else []), *options.huge]:
+        wanted = methods(n, options)
+        kept = [row for row in known if int(row["n"]) == n]
+        if {row["method"] for row in kept} == {method.name for method in wanted}:
+            yield from ({head: number(value) for head, value in row.items()} for row in kept)
+            continue
+        found: dict[str, dict[str, Any]] = {}
+        for method in wanted:
+            found[method.name] = method.run()
+            yield row_of(n, dimension(n, options), method.name, found[method.name], found.get(method.base))
+
+
+def number(cell: str) -> Any:
+    """A cell of the table as it was before it was written."""
+    return int(cell) if cell.isdigit() else float(cell) if re.fullmatch(r"\d+\.\d+", cell) else cell
 
 
 def verdicts(rows: list[dict[str, Any]]) -> list[str]:
@@ -197,6 +233,7 @@ def main() -> None:
     parser.add_argument("--apricot", default="")
     parser.add_argument("--limit", type=float, default=1800.0)
     parser.add_argument("--memory", type=float, default=14.0)
+    parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     config = {
         "c": C,

@@ -22,6 +22,10 @@ from meld.store.machine import hardware, versions
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
 
 
+FLOOR_GB = 2.0
+"""What a measured process must leave to the other programs of the machine."""
+
+
 def pool_in_a_cone(n: int, d: int, seed: int = 0, groups: int = 40) -> NDArray[np.float32]:
     """Embeddings as encoders make them: a common direction, groups around it, and noise. Made in blocks.
 
@@ -62,8 +66,11 @@ def measured(
         while not ours.poll(min(0.2, max(ends - time.monotonic(), 0.0))):
             if time.monotonic() >= ends:
                 return {"failed": f"more than {limit:.0f} s"}
-            if memory_gb is not None and _resident(process.pid) > memory_gb * 1e9:
+            taken = _resident(process.pid) / 1e9
+            if taken > (memory_gb or float("inf")):
                 return {"failed": f"more than {memory_gb:g} GB"}
+            if taken > 1.0 and psutil.virtual_memory().available < FLOOR_GB * 1e9:
+                return {"failed": f"more than {taken:.1f} GB, all that was free"}
         return dict(ours.recv())
     except EOFError:
         process.join()
@@ -90,6 +97,15 @@ def _child(pipe: Any, function: Callable[..., Any], arguments: Sequence[Any]) ->
         pipe.send({"seconds": time.perf_counter() - started, "peak_mb": peak, **found})
     except Exception as error:  # the table says what happened, and the other rows go on
         pipe.send({"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"})
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """The rows that ``docs/results/<name>.csv`` holds; none where it is not there."""
+    path = RESULTS / f"{name}.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def write_table(
