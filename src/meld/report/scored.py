@@ -6,7 +6,8 @@ from pathlib import Path
 
 from meld.dataset.io import load_predictions, load_unit
 from meld.errors import DataError
-from meld.evaluate.metrics import Counted, counted
+from meld.evaluate.counting import Counted
+from meld.evaluate.metrics import counted
 from meld.store.uses import linked
 
 
