@@ -65,7 +65,7 @@ def measured(
         ends = time.monotonic() + limit
         while not ours.poll(min(0.2, max(ends - time.monotonic(), 0.0))):
             if time.monotonic() >= ends:
-                return {"failed": f"more than {limit:.0f} s"}
+                return {"failed": f"more than {limit:.0f} s ({_worked(process.pid):.0f} CPU s)"}
             taken = _resident(process.pid) / 1e9
             if taken > (memory_gb or float("inf")):
                 return {"failed": f"more than {memory_gb:g} GB"}
@@ -86,6 +86,15 @@ def _resident(pid: int | None) -> int:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
+
+
+def _worked(pid: int | None) -> float:
+    """Seconds of processor time that a process has used."""
+    try:
+        used = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(used.user + used.system)
 
 
 def _child(pipe: Any, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
