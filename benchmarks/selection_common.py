@@ -14,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 from meld.store.machine import hardware, versions
 
 RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
+
+
+FLOOR_GB = 2.0
+"""What a measured process must leave to the other programs of the machine."""
 
 
 def pool_in_a_cone(n: int, d: int, seed: int = 0, groups: int = 40) -> NDArray[np.float32]:
@@ -37,13 +42,16 @@ def pool_in_a_cone(n: int, d: int, seed: int = 0, groups: int = 40) -> NDArray[n
     return rows
 
 
-def measured(function: Callable[..., Any], *arguments: Any, limit: float = 600.0) -> dict[str, Any]:
+def measured(
+    function: Callable[..., Any], *arguments: Any, limit: float = 600.0, memory_gb: float | None = None
+) -> dict[str, Any]:
     """Run a function of a module in a fresh process; what it returns, with its own seconds and the process's peak.
 
     Args:
         function: Returns a mapping; ``seconds`` in it replaces the measured time (which includes imports).
         arguments: Its arguments.
         limit: Seconds after which it is stopped.
+        memory_gb: Resident memory above which it is stopped, before it takes what the machine needs.
 
     Returns:
         The mapping with ``seconds`` and ``peak_mb``, or with ``failed`` saying why there is none.
@@ -54,8 +62,15 @@ def measured(function: Callable[..., Any], *arguments: Any, limit: float = 600.0
     process.start()
     theirs.close()
     try:
-        if not ours.poll(limit):
-            return {"failed": f"more than {limit:.0f} s"}
+        ends = time.monotonic() + limit
+        while not ours.poll(min(0.2, max(ends - time.monotonic(), 0.0))):
+            if time.monotonic() >= ends:
+                return {"failed": f"more than {limit:.0f} s ({_worked(process.pid):.0f} CPU s)"}
+            taken = _resident(process.pid) / 1e9
+            if taken > (memory_gb or float("inf")):
+                return {"failed": f"more than {memory_gb:g} GB"}
+            if taken > 1.0 and psutil.virtual_memory().available < FLOOR_GB * 1e9:
+                return {"failed": f"more than {taken:.1f} GB, all that was free"}
         return dict(ours.recv())
     except EOFError:
         process.join()
@@ -63,6 +78,23 @@ def measured(function: Callable[..., Any], *arguments: Any, limit: float = 600.0
     finally:
         process.kill()
         process.join()
+
+
+def _resident(pid: int | None) -> int:
+    """Bytes that a process has in memory; 0 for one that has just ended."""
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _worked(pid: int | None) -> float:
+    """Seconds of processor time that a process has used."""
+    try:
+        used = psutil.Process(pid).cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return float(used.user + used.system)
 
 
 def _child(pipe: Any, function: Callable[..., Any], arguments: Sequence[Any]) -> None:
@@ -74,6 +106,15 @@ def _child(pipe: Any, function: Callable[..., Any], arguments: Sequence[Any]) ->
         pipe.send({"seconds": time.perf_counter() - started, "peak_mb": peak, **found})
     except Exception as error:  # the table says what happened, and the other rows go on
         pipe.send({"failed": f"{type(error).__name__}: {str(error).splitlines()[0][:120]}"})
+
+
+def read_table(name: str) -> list[dict[str, str]]:
+    """The rows that ``docs/results/<name>.csv`` holds; none where it is not there."""
+    path = RESULTS / f"{name}.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def write_table(

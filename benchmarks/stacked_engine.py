@@ -10,8 +10,9 @@ own four targets); every row of the batch has its own top-3 mixture. In one run,
 * ``adapters``: PEFT ``cat``, one new adapter per mixture, its row alone (what ``engine=hf`` does with new mixtures);
 * ``merged``: the same, merged into the weights of the layers and taken out again.
 
-Ranking reads one answer after a prompt; writing also generates tokens greedily. Prints n, r, d, batch and lengths, and
-writes docs/results/stacked_engine.md, .csv and .json.
+Ranking reads one answer after a prompt; writing also generates tokens greedily. Batches and written tokens make a grid,
+since the ratio to merging depends on both. Prints n, r, d, batch and lengths, and writes its files anew after every row
+(docs/results/stacked_engine.md, .csv, .json).
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ import argparse
 import csv
 import json
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +35,28 @@ from shapes import ROOT, interleaved, machine, medians, random_experts, random_m
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import Encoded, LanguageModel
 from meld.engine.hf import HuggingFaceEngine, PeftMixtures
-from meld.engine.stacked import StackedEngine
+from meld.engine.stacked import StackedEngine, StackedModel
 from meld.types import Prompt
 
 LIMITS = {"stacked / single": 1.3, "merging / stacked": 5.0}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Attributes:
+        batch: Rows of the batch.
+        new_tokens: Tokens written after the prompt; 0 for ranking.
+    """
+
+    batch: int
+    new_tokens: int
+
+    @property
+    def mode(self) -> str:
+        """What is asked of the model."""
+        return "writing" if self.new_tokens else "ranking"
 
 
 def different_top3(n: int, rows: int) -> NDArray[np.float64]:
@@ -60,74 +81,96 @@ def merged(model: PeftMixtures, gates: NDArray[np.float64], run: Callable[[int],
 
 
 def measure(
-    make: Callable[[], LanguageModel], targets: tuple[str, ...], args: argparse.Namespace, shape: str, write: bool
-) -> list[dict[str, Any]]:
-    """Rows of the result for one shape."""
+    make: Callable[[], LanguageModel],
+    targets: tuple[str, ...],
+    args: argparse.Namespace,
+    shape: str,
+    cases: Sequence[Case],
+) -> Iterator[dict[str, Any]]:
+    """Rows of the result for one shape, as they are measured."""
     lm = make()
-    d = int(lm.model.config.hidden_size)
-    gates = different_top3(args.experts, args.batch)
-    one = np.zeros_like(gates)
-    one[:, 0] = 1.0
+    most = max(case.batch for case in cases)
+    gates = different_top3(args.experts, most)
     draw = np.random.default_rng(1)
-    ids = draw.integers(4, 900, size=(args.batch, args.sequence))
+    ids = draw.integers(4, 900, size=(most, args.sequence))
     items = [Encoded(tuple(int(i) for i in row[:-2]), ((int(row[-2]), int(row[-1]), 2),)) for row in ids]
     prompts = [Prompt(str(i), " ".join(f"w{token}" for token in row)) for i, row in enumerate(ids)]
     with tempfile.TemporaryDirectory() as place:
         folders = random_experts(lm, targets, args.experts, args.rank, Path(place))
         stacked = StackedEngine().open(lm, folders)
         peft = HuggingFaceEngine(max_mixtures=1).open(make(), folders)
-        rows = []
-        for mode in ("ranking", "writing") if write else ("ranking",):
-
-            def read(model: Any, rows_of: NDArray[np.float64], mode: str = mode) -> Any:
-                if mode == "ranking":
-                    return model.option_log_probs(items, rows_of)
-                return model.generate(prompts, rows_of, args.new_tokens)
-
-            def alone(row: int, mode: str = mode) -> Any:
-                if mode == "ranking":
-                    return peft.lm.option_log_probs(items[row : row + 1])
-                return peft.lm.generate(prompts[row : row + 1], args.new_tokens)
-
-            if mode == "ranking":
-                for mine, theirs in zip(read(stacked, gates), read(peft, gates), strict=True):
-                    np.testing.assert_allclose(mine, theirs, atol=1e-3)
-            systems: dict[str, Callable[[], object]] = {
-                "single": lambda read=read: read(peft, one),
-                "stacked": lambda read=read: read(stacked, gates),
-                "adapters": lambda read=read: read(peft, gates),
-                "merged": lambda alone=alone: merged(peft, gates, alone),
-            }
+        for case in cases:
+            kept: dict[str, Any] = {}
+            systems = _systems(stacked, peft, items, prompts, gates[: case.batch], case, kept)
             seconds = medians(interleaved(systems, args.repetitions))
-            rows.append(
-                {
-                    "shape": shape,
-                    "mode": mode,
-                    "n": args.experts,
-                    "r": args.rank,
-                    "d": d,
-                    "batch": args.batch,
-                    "sequence": args.sequence,
-                    "new tokens": args.new_tokens if mode == "writing" else 0,
-                    **{f"{name} s": round(value, 4) for name, value in seconds.items()},
-                    "stacked / single": round(seconds["stacked"] / seconds["single"], 3),
-                    "adapters / stacked": round(seconds["adapters"] / seconds["stacked"], 2),
-                    "merged / stacked": round(seconds["merged"] / seconds["stacked"], 2),
-                }
-            )
-            print(table(rows[-1:]), flush=True)
-    return rows
+            yield {
+                "shape": shape,
+                "mode": case.mode,
+                "n": args.experts,
+                "r": args.rank,
+                "d": int(lm.model.config.hidden_size),
+                "batch": case.batch,
+                "sequence": args.sequence,
+                "new tokens": case.new_tokens,
+                **{f"{name} s": round(value, 4) for name, value in seconds.items()},
+                "stacked / single": round(seconds["stacked"] / seconds["single"], 3),
+                "adapters / stacked": round(seconds["adapters"] / seconds["stacked"], 2),
+                "merged / stacked": round(seconds["merged"] / seconds["stacked"], 2),
+                "equal answers": _equal(kept["stacked"], kept["adapters"]),
+            }
+
+
+def _systems(
+    stacked: StackedModel,
+    peft: PeftMixtures,
+    items: Sequence[Encoded],
+    prompts: Sequence[Prompt],
+    gates: NDArray[np.float64],
+    case: Case,
+    kept: dict[str, Any],
+) -> dict[str, Callable[[], object]]:
+    """The four ways to answer a batch; those that mix leave their answers in ``kept``."""
+    size = case.batch
+    one = np.zeros_like(gates)
+    one[:, 0] = 1.0
+
+    def read(model: Any, rows: NDArray[np.float64], name: str = "") -> None:
+        if case.new_tokens:
+            kept[name] = model.generate(prompts[:size], rows, case.new_tokens)
+        else:
+            kept[name] = model.option_log_probs(items[:size], rows)
+
+    def alone(row: int) -> Any:
+        if case.new_tokens:
+            return peft.lm.generate(prompts[row : row + 1], case.new_tokens)
+        return peft.lm.option_log_probs(items[row : row + 1])
+
+    return {
+        "single": lambda: read(peft, one),
+        "stacked": lambda: read(stacked, gates, "stacked"),
+        "adapters": lambda: read(peft, gates, "adapters"),
+        "merged": lambda: merged(peft, gates, alone),
+    }
+
+
+def _equal(mine: Sequence[Any], theirs: Sequence[Any]) -> str:
+    """How many answers are equal: the same text, or log-probabilities within 1e-4 of a token each."""
+    same = sum(
+        one == other if isinstance(one, str) else bool(np.allclose(one, other, atol=3e-4, rtol=0))
+        for one, other in zip(mine, theirs, strict=True)
+    )
+    return f"{same} of {len(mine)}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experts", type=int, default=16)
     parser.add_argument("--rank", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64])
+    parser.add_argument("--new-tokens", type=int, nargs="+", default=[0, 8, 32])
     parser.add_argument("--sequence", type=int, default=32)
-    parser.add_argument("--new-tokens", type=int, default=8)
     parser.add_argument("--layers", type=int, default=2)
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=2)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -148,26 +191,50 @@ def main() -> None:
     def minilm() -> LanguageModel:
         return HuggingFaceBackbone("embedded:minilm", as_decoder=True, device=device).load()
 
-    rows = measure(llama, ("q_proj", "v_proj"), args, f"llama, {args.layers} layers", write=True)
-    save(rows, args)  # what is measured is not lost if the rest is stopped
-    rows += measure(minilm, ("query", "key", "value", "transform.dense"), args, "minilm, 6 layers", write=False)
-    save(rows, args)
+    grid = [Case(batch, tokens) for tokens in args.new_tokens for batch in args.batches]
+    ranking = [Case(batch, 0) for batch in args.batches]
+    rows: list[dict[str, Any]] = []
+    for row in chain(
+        measure(llama, ("q_proj", "v_proj"), args, f"llama, {args.layers} layers", grid),
+        measure(minilm, ("query", "key", "value", "transform.dense"), args, "minilm, 6 layers", ranking),
+    ):
+        rows.append(row)
+        print(table(rows[-1:]), flush=True)
+        save(rows, args)  # what is measured is not lost if the rest is stopped
+
+
+def wants(row: dict[str, Any]) -> tuple[float, bool, float, bool]:
+    """The ratio to one adapter and to the faster way of merging, each with whether it is as wanted."""
+    fast, slow = row["stacked / single"], min(row["adapters / stacked"], row["merged / stacked"])
+    return fast, fast <= LIMITS["stacked / single"], slow, slow >= LIMITS["merging / stacked"]
+
+
+def called(row: dict[str, Any]) -> str:
+    """What a row is about, in words."""
+    what = f"writing {row['new tokens']} tokens" if row["new tokens"] else "ranking"
+    return f"{row['shape']}, batch {row['batch']}, {what}"
+
+
+def verdict(row: dict[str, Any]) -> str:
+    """Whether a row meets what is wanted."""
+    fast, fast_met, slow, slow_met = wants(row)
+    return (
+        f"- {called(row)}: {fast} times one adapter (wanted: at most {LIMITS['stacked / single']}: "
+        f"{'met' if fast_met else 'missed'}); {slow} times faster than the faster way of merging (wanted: at least "
+        f"{LIMITS['merging / stacked']:g}: {'met' if slow_met else 'missed'})"
+    )
+
+
+def summary(rows: list[dict[str, Any]]) -> str:
+    """Which rows meet both."""
+    met = [called(row) for row in rows if wants(row)[1] and wants(row)[3]]
+    return f"Both are met by {len(met)} of {len(rows)} rows" + (f": {'; '.join(met)}." if met else ".")
 
 
 def save(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
     """Write the result as Markdown, CSV and JSON."""
     args.out.mkdir(parents=True, exist_ok=True)
     where = machine()
-    verdicts = []
-    for row in rows:
-        name = f"{row['shape']}, {row['mode']}"
-        fast, slow = row["stacked / single"], min(row["adapters / stacked"], row["merged / stacked"])
-        verdicts.append(
-            f"- {name}: {fast} times one adapter (wanted: at most {LIMITS['stacked / single']}: "
-            f"{'met' if fast <= LIMITS['stacked / single'] else 'missed'}); {slow} times faster than the faster way of "
-            f"merging (wanted: at least {LIMITS['merging / stacked']}: "
-            f"{'met' if slow >= LIMITS['merging / stacked'] else 'missed'})"
-        )
     text = f"""# The stacked engine against one adapter and against merging
 
 Written by `python benchmarks/stacked_engine.py` ({args.repetitions} interleaved repetitions in one process, medians).
@@ -177,12 +244,19 @@ A different top-3 mixture in every row; random weights, fp32 on a CPU.
 
 {table(rows)}
 
-{chr(10).join(verdicts)}
+{chr(10).join(map(verdict, rows))}
+
+{summary(rows)}
 
 `single` runs the batch under one PEFT adapter; `stacked` is the stacked engine; `adapters` makes a PEFT adapter (`cat`)
-of each mixture and runs its row alone; `merged` also merges it into the weights and takes it out again. How much
-merging loses depends on what a row costs alone: where rows are long, reading each alone costs little more than reading
-them together, and only the merging itself counts; where tokens are written one at a time, every row reads all weights.
+of each mixture and runs its row alone; `merged` also merges it into the weights and takes it out again. *equal answers*
+compares what `stacked` and `adapters` answered, row by row: the same text, or log-probabilities within 1e-4 a token.
+
+How much merging loses depends on what a row costs alone. Where tokens are written one at a time, every row alone reads
+all weights for every token, and a batch reads them once: the more tokens and the more rows, the larger the ratio, up
+to where the batch's arithmetic takes longer than reading the weights. Where only prompts are read, a processor's time
+is arithmetic, of which a row alone needs nearly as much as a row of a batch; then merging costs the making of the
+mixture and little else. The less arithmetic there is beside it (the small model), the more that is.
 """
     (args.out / "stacked_engine.md").write_text(text)
     with (args.out / "stacked_engine.csv").open("w", newline="") as file:
@@ -192,7 +266,6 @@ them together, and only the merging itself counts; where tokens are written one 
     config = {name: value for name, value in vars(args).items() if name != "out"}
     result = {"machine": where, "config": config, "rows": rows}
     (args.out / "stacked_engine.json").write_text(json.dumps(result, indent=1) + "\n")
-    print(text)
 
 
 if __name__ == "__main__":

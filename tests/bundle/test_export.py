@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import yaml
 
-from meld.bundle.export import export_run
+from meld.bundle.export import _artifacts, export_run
 from meld.bundle.manifest import MANIFEST, SUFFIXES, read_manifest
 from meld.cli.main import main
 from meld.dataset.io import load_unit
 from meld.errors import UserError
+from meld.store.uses import link_artifacts
 
 
 def _copy(made: Any, folder: Path) -> Path:
@@ -38,6 +39,20 @@ def test_a_bundle_holds_data_only_and_no_question_that_is_scored(made: Any) -> N
         assert data.train
         texts = b"".join(path.read_bytes() for path in (made.bundle / "units" / unit / "annotate").rglob("*.json"))
         assert b"/test/" not in texts
+
+
+def test_artifacts_are_found_where_files_stand_in_for_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("this file system has no symbolic links")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    made = {f"{name}.a_shop.v2.em": tmp_path / "store" / name / "0123456789abcdef" for name in ("infer", "route")}
+    link_artifacts(tmp_path / "run", made)
+    with pytest.raises(UserError, match=r"infer.a_shop.v2.em of the run is not in the store"):
+        _artifacts(tmp_path / "run")
+    for place in made.values():
+        place.mkdir(parents=True)
+    assert _artifacts(tmp_path / "run") == {name.replace(".", ":", 1): place for name, place in made.items()}
 
 
 def test_the_rules_of_steps_are_recorded(made: Any) -> None:

@@ -11,9 +11,11 @@ import pytest
 import yaml
 from rich.console import Console
 
-from meld.cli.data import find_leaks, read_options, run_data
+from meld.cli.data import run_data
+from meld.cli.data_options import read_options
 from meld.cli.main import main
 from meld.config.presets import shipped
+from meld.dataset.leaks import find_leaks
 from meld.types import Query, Sample, UnitData
 
 OPTIONS = {path.stem: path for path in (shipped("conf") / "dataset").glob("*.yaml")}

@@ -14,12 +14,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meld.dataset import columns
+from meld.dataset import web_tables
 from meld.dataset.base import Dataset, Source
-from meld.dataset.columns import AnnotatedTables, ColumnFiles, TableArchive, parse_table, read_members, read_truth
+from meld.dataset.columns import AnnotatedTables, ColumnFiles, TableArchive
 from meld.dataset.entities import NIL, EntityPairs, TurlEntities, fill_candidates
 from meld.dataset.labelled import Item, assemble_labelled, read_labels, sample_items, show_values, split_items
 from meld.dataset.relations import HeaderRelations, TurlRelations
+from meld.dataset.web_tables import parse_table, read_members, read_truth
 from meld.errors import ConfigError, DataError, UserError
 from meld.types import Query, UnitData
 
@@ -477,7 +478,7 @@ class TestColumns:
         assert read_members(path, lambda name: name == "b") == {"b": b"2" * 600}
         for limit, value in (("MAX_MEMBER_BYTES", 599), ("MAX_ARCHIVE_BYTES", 1199), ("MAX_MEMBERS", 1)):
             with monkeypatch.context() as patch:
-                patch.setattr(columns, limit, value)
+                patch.setattr(web_tables, limit, value)
                 with pytest.raises(DataError, match="larger than expected"):
                     read_members(path, lambda name: True)
         for content in (b"", b"no archive", path.read_bytes()[:60]):

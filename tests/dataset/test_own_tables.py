@@ -24,9 +24,10 @@ from meld.config.build import build
 from meld.dataset.base import Dataset, Source
 from meld.dataset.frames import INDEX, frames_config, from_frames
 from meld.dataset.io import digest_unit
+from meld.dataset.judged import word_candidates
 from meld.dataset.own_cells import CsvCells, CsvDirty
 from meld.dataset.own_columns import CsvColumns
-from meld.dataset.own_pairs import CsvPairs, CsvTables, word_candidates
+from meld.dataset.own_pairs import CsvPairs, CsvTables
 from meld.dataset.table_files import read_table
 from meld.errors import ConfigError, DataError, UserError
 from meld.types import Query, Table, UnitData

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from meld.evaluate.metrics import Counted, counted, score
+from meld.evaluate.counting import Counted
+from meld.evaluate.metrics import counted, score
 from meld.evaluate.paired import paired_difference
 from meld.types import Prediction
 

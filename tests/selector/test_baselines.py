@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -287,6 +288,32 @@ def test_bad_numbers_are_named(build) -> None:
         build(0.3).size(0)
     assert build(0.3).size(10) == 3
     assert not build(0.3).needs_features
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("selector", [Less(0.3, dimensions=64), DataInf(0.3)], ids=["less", "datainf"])
+def test_a_tiny_pool_is_scored_and_one_item_is_picked(selector: ScoringSelector, n: int) -> None:
+    given = material(make_items(n, seed=4), make_items(3, seed=5))
+    scores = selector.score(given)
+    assert scores.shape == (n,)
+    assert np.isfinite(scores).all()
+    assert len(selector.pick(given.features, scores, selector.size(n), 0).indices) == 1
+
+
+@pytest.mark.parametrize("selector", [Less(0.3), DataInf(0.3), SuperFilter(0.3)], ids=["less", "datainf", "ifd"])
+def test_a_proxy_that_yields_no_numbers_is_named(
+    selector: ScoringSelector | MeasuringSelector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lm, pool = make_tiny_lm(), make_items(4, seed=4)
+    with torch.no_grad():
+        lm.model.lm_head.weight.fill_(float("nan"))
+    monkeypatch.setitem(material.__globals__, "make_tiny_lm", lambda: lm)
+    if isinstance(selector, ScoringSelector):
+        run = partial(selector.score, material(pool, pool))
+    else:
+        run = partial(selector.measure, lm, pool, pool)
+    with pytest.raises(DataError, match=r"not finite|not a number"):
+        run()
 
 
 def test_bad_arguments_are_named() -> None:

@@ -340,6 +340,30 @@ def test_bad_input_is_named(tiny_lm, lora_lm) -> None:
         DotInfluence().scores(lora_lm, pool, pool, np.array([0]), x)
 
 
+@pytest.mark.parametrize(
+    "influence", [BatchInfluence(), DotInfluence(), FiniteDifferenceInfluence(), PerSampleInfluence()]
+)
+def test_a_proxy_that_yields_no_numbers_is_named(lora_lm, influence) -> None:
+    pool, x = make_items(6, seed=0), np.zeros((6, 1), np.float32)
+    with torch.no_grad():
+        lora_lm.model.base_model.model.lm_head.weight.fill_(float("nan"))
+    with pytest.raises(DataError, match=r"not finite|not a number"):
+        influence.scores(lora_lm, pool, make_items(2, seed=1), np.array([0, 1]), x)
+
+
+@pytest.mark.parametrize(
+    "influence", [BatchInfluence(), DotInfluence(), FiniteDifferenceInfluence(), PerSampleInfluence()]
+)
+def test_one_item_and_equal_embeddings(lora_lm, influence) -> None:
+    for n in (1, 9):
+        found = influence.scores(
+            lora_lm, make_items(n, seed=0), make_items(2, seed=1), np.array([0]), np.ones((n, 3), np.float32)
+        )
+        assert found.shape == (n,)
+        assert np.isfinite(found).all()
+        assert found.any()
+
+
 def test_complexity_ranks_the_helpful_highest() -> None:
     np.testing.assert_allclose(complexity(np.array([-5.0, 3.0, 0.0, -5.0])), [0.875, 0.25, 0.5, 0.875])
     np.testing.assert_allclose(complexity(np.zeros(4)), [0.625] * 4)

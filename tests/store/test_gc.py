@@ -14,7 +14,7 @@ import pytest
 
 from meld.store.gc import Waste, find_waste, remove
 from meld.store.store import Draft, Store
-from meld.store.uses import find_uses, link_artifacts, note_run, read_links
+from meld.store.uses import all_linked, find_uses, link_artifacts, linked, note_run, read_links
 
 HOLDER = """
 import sys, time
@@ -99,6 +99,44 @@ def test_links_are_replaced_and_files_stand_in_for_them(store: Store, tmp_path: 
     relative = os.path.relpath(store.path("init", key(2)), run / "artifacts")
     (run / "artifacts" / "init.a.em.path.txt").write_text(relative + "\n")
     assert [(link.name, link.key) for link in read_links(run)] == [("data.a.em", key(4)), ("init.a.em", key(2))]
+
+
+def test_without_symbolic_links_files_name_the_places(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names with dots keep all their parts, and one that begins like another is not taken for it."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("this file system has no symbolic links")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    run = tmp_path / "one"
+    made = {
+        "data.abt_buy.em": store.path("data", key(1)),
+        "data.abt_buy.v2.em": store.path("data", key(4)),
+        "init.abt_buy": store.path("init", key(2)),
+        "init.abt_buy.em": store.path("init", key(9)),
+    }
+    link_artifacts(run, made)
+    files = {path.name: path.stat().st_mtime_ns for path in (run / "artifacts").iterdir()}
+    assert set(files) == {f"{name}.path.txt" for name in made}
+    assert all_linked(run) == made
+    assert [link.unit for link in read_links(run)] == ["abt_buy.em", "abt_buy.v2.em", "abt_buy", "abt_buy.em"]
+    assert linked(run, "init.abt_buy") == store.path("init", key(2))
+    assert linked(run, "init.abt_buy.em") is None  # claimed, and not made yet
+    assert linked(run, "init") is None
+    assert set(find_uses(store, [tmp_path])) == {(path.parent.name, path.name) for path in made.values()}
+
+    changed = {**made, "init.abt_buy": store.path("init", key(3))}
+    del changed["data.abt_buy.v2.em"]
+    link_artifacts(run, changed)
+    assert all_linked(run) == changed
+    kept = run / "artifacts" / "data.abt_buy.em.path.txt"
+    assert kept.stat().st_mtime_ns == files[kept.name]
+
+    monkeypatch.undo()
+    link_artifacts(run, made)
+    assert all_linked(run) == made
 
 
 def test_a_run_elsewhere_is_remembered_until_it_is_deleted(store: Store, tmp_path: Path) -> None:

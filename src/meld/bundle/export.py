@@ -22,6 +22,7 @@ from meld.stages.balance import BALANCE
 from meld.stages.base import read_json, write_json
 from meld.stages.metapath import load_path
 from meld.stages.paths import SAME_TABLE
+from meld.store.uses import ARTIFACTS, all_linked
 from meld.types import Query, UnitData
 
 
@@ -116,7 +117,7 @@ def _write(config: Mapping[str, Any], made: Mapping[str, Path], units: Sequence[
 
 def _config(run: Path) -> dict[str, Any]:
     path = run / "config.yaml"
-    if not path.is_file() or not (run / "artifacts").is_dir():
+    if not path.is_file() or not (run / ARTIFACTS).is_dir():
         raise UserError(f"{run} is not a finished run.", where=str(path), fix="name a directory below outputs/runs")
     config: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
     transfer = config.get("transfer")
@@ -136,15 +137,15 @@ def _artifacts(run: Path) -> dict[str, Path]:
         UserError: If one is no longer in the store.
     """
     found = {}
-    for link in sorted((run / "artifacts").iterdir()):
-        stage, _, unit = link.name.partition(".")
-        if not link.is_dir():
+    for name, folder in all_linked(run).items():
+        stage, _, unit = name.partition(".")
+        if not folder.is_dir():
             raise UserError(
-                f"The artifact {link.name} of the run is not in the store any more.",
-                where=str(link),
+                f"The artifact {name} of the run is not in the store any more.",
+                where=str(folder),
                 fix="repeat the run's command (status.json has it), then export again",
             )
-        found[f"{stage}:{unit}"] = link.resolve()
+        found[f"{stage}:{unit}"] = folder
     return found
 
 

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from meld.dataset.base import Source, check_tasks
 from meld.dataset.csv_text import TextFrame
-from meld.dataset.few_shot import choose, derive_rng, pair_id, unknown_few_shot
+from meld.dataset.few_shot import pair_id, unknown_few_shot
+from meld.dataset.judged import Judged, hold_out, judge, named_pairs, word_candidates
 from meld.dataset.own import check_fraction, describe_table, own_files, record_ids, say_without_labels
 from meld.dataset.pairs import TASKS, Pair, assemble_pairs, sample_pairs
 from meld.dataset.table_files import read_table
 from meld.errors import ConfigError, DataError
-from meld.text import words
 from meld.types import Entity, Table
 
 FEW_SHOT = ("stratified", "balanced", "ids")
-
-_LABELS = {
-    **dict.fromkeys(("1", "1.0", "true", "t", "yes", "y", "match"), True),
-    **dict.fromkeys(("0", "0.0", "false", "f", "no", "n", "mismatch", "non-match", "nonmatch"), False),
-}
-_COMMON_WORD = 100
-"""Right records in which a word may occur for candidates to be looked up by it; bounds the work for large tables."""
-
-_Judged = dict[tuple[str, str], "bool | None"]
-"""(left id, right id) to match, mismatch or not known, in the order of the file."""
 
 
 class CsvPairs:
@@ -151,24 +140,24 @@ class CsvPairs:
                 self.encoding,
                 notes,
             )
-            keys = [_keys(frame, (self.left_key, self.right_key), (left, right)) for frame in frames]
+            keys = [named_pairs(frame, (self.left_key, self.right_key), (left, right)) for frame in frames]
         else:
             left, lefts = self._side("A", self.left_prefix, self.left_id, frames, notes)
             right, rights = self._side("B", self.right_prefix, self.right_id, frames, notes)
             keys = [list(zip(*ids, strict=True)) for ids in zip(lefts, rights, strict=True)]
-        learnt = _judge(self.name, frames[0], keys[0], self.label, notes)
+        learnt = judge(self.name, frames[0], keys[0], self.label, notes)
         if self.test is not None:
             label = self.label if self.label in frames[1].columns else None
             if label != self.label:
                 notes.append(f"{self.name}: {frames[1].path.name} has no labels; its pairs are asked and not scored.")
-            asked = _judge(self.name, frames[1], keys[1], label, notes)
+            asked = judge(self.name, frames[1], keys[1], label, notes)
             repeated = len(learnt.keys() & asked.keys())
             if repeated:
                 notes.append(f"{self.name}: {repeated} training pairs that are also test pairs were left out.")
         else:
-            asked = _hold_out(self.name, learnt, self.test_fraction, self.data_seed)
-        train: _Judged = {key: match for key, match in learnt.items() if key not in asked and match is not None}
-        unlabelled: _Judged = {key: match for key, match in learnt.items() if key not in asked and match is None}
+            asked = hold_out(self.name, learnt, self.test_fraction, self.data_seed)
+        train: Judged = {key: match for key, match in learnt.items() if key not in asked and match is not None}
+        unlabelled: Judged = {key: match for key, match in learnt.items() if key not in asked and match is None}
         if unlabelled:
             notes.append(f"{self.name}: {len(unlabelled)} pairs without a label are asked and not scored.")
         return _assemble_judged(self, left, right, train, {**asked, **unlabelled}, notes)
@@ -345,62 +334,26 @@ class CsvTables:
         if self.others == "mismatch":
             known = {**dict.fromkeys((pair for pair in candidates if pair not in asked), False), **known}
         if self.test is None:
-            asked = _hold_out(self.name, known, self.test_fraction, self.data_seed)
-        train: _Judged = {pair: match for pair, match in known.items() if pair not in asked}
+            asked = hold_out(self.name, known, self.test_fraction, self.data_seed)
+        train: Judged = {pair: match for pair, match in known.items() if pair not in asked}
         # Nobody knows these labels, so the same pairs may serve as the pool and be asked as well.
-        open_: _Judged = {pair: None for pair in candidates if pair not in train and pair not in asked}
+        open_: Judged = {pair: None for pair in candidates if pair not in train and pair not in asked}
         notes.append(
             f"{self.name}: {len(candidates)} candidate pairs share rare words ({self.candidates} per left record at "
             f"most); {len(open_)} of them have no label: they are asked and not scored."
         )
         return _assemble_judged(self, left, right, {**train, **open_}, {**asked, **open_}, notes)
 
-    def _known(self, path: str | None, left: Table, right: Table, notes: list[str]) -> _Judged:
+    def _known(self, path: str | None, left: Table, right: Table, notes: list[str]) -> Judged:
         if path is None:
             return {}
         frame = read_table(path, self.encoding)
-        keys = _keys(frame, (self.left_key, self.right_key), (left, right))
+        keys = named_pairs(frame, (self.left_key, self.right_key), (left, right))
         if self.label is None:
             return dict.fromkeys(keys, True)
         return {
-            key: match for key, match in _judge(self.name, frame, keys, self.label, notes).items() if match is not None
+            key: match for key, match in judge(self.name, frame, keys, self.label, notes).items() if match is not None
         }
-
-
-def word_candidates(left: Table, right: Table, count: int) -> list[tuple[str, str]]:
-    """For each left record the right records that share its rarest words, best first; at least one each.
-
-    A pair's weight is the sum over shared words of log(1 + n / df), n right records of which df have the word; words of
-    more than 100 right records are passed over. Ties go to the earlier record.
-
-    Args:
-        left: The table of the records to find partners for.
-        right: The table to search.
-        count: Most right records per left one.
-
-    Returns:
-        (left id, right id), in the order of the left table.
-    """
-    records = list(right.rows)
-    index: dict[str, list[int]] = {}
-    for place, entity in enumerate(right.rows.values()):
-        for word in _words(entity):
-            index.setdefault(word, []).append(place)
-    found: list[tuple[str, str]] = []
-    for number, (record, entity) in enumerate(left.rows.items()):
-        weights: dict[int, float] = {}
-        for word in sorted(_words(entity)):
-            places = index.get(word, ())
-            if len(places) <= _COMMON_WORD:
-                for place in places:
-                    weights[place] = weights.get(place, 0.0) + math.log(1 + len(records) / len(places))
-        best = sorted(weights, key=lambda place: (-weights[place], place))[:count] or [number % len(records)]
-        found += [(record, records[place]) for place in best]
-    return found
-
-
-def _words(entity: Entity) -> set[str]:
-    return {word for value in entity.values() for word in words(value)}
 
 
 def _two_tables(
@@ -425,58 +378,8 @@ def _two_tables(
     return tables[0], tables[1]
 
 
-def _keys(frame: TextFrame, columns: tuple[str, str], tables: tuple[Table, Table]) -> list[tuple[str, str]]:
-    """The records each row of a file of pairs names."""
-    frame.require(*columns)
-    for column, table in zip(columns, tables, strict=True):
-        for number, record in enumerate(frame.column(column)):
-            if record not in table.rows:
-                raise DataError(
-                    f"{frame.path.name} names record '{record}', which the "
-                    f"{'left' if table.name == 'A' else 'right'} table does not have.",
-                    where=frame.at(number, column),
-                    fix="pairs name ids (left_id and right_id say in which column they are), or row numbers from 0",
-                )
-    return list(zip(frame.column(columns[0]), frame.column(columns[1]), strict=True))
-
-
-def _judge(
-    name: str, frame: TextFrame, keys: Iterable[tuple[str, str]], column: str | None, notes: list[str]
-) -> _Judged:
-    """Each distinct pair with its label."""
-    labels = frame.column(column) if column is not None else ("",) * len(frame)
-    judged: _Judged = {}
-    for number, (key, label) in enumerate(zip(keys, labels, strict=True)):
-        text = label.strip().lower()
-        if text and text not in _LABELS:
-            raise DataError(
-                f"{frame.path.name} has the label '{label}', which is neither match nor mismatch.",
-                where=frame.at(number, column or ""),
-                fix="write 1 for a match, 0 for a mismatch, nothing where it is not known",
-            )
-        match = _LABELS.get(text)
-        before = judged.get(key)
-        if before is not None and match is not None and before != match:
-            raise DataError(
-                f"{frame.path.name} labels a pair both match and mismatch.",
-                where=frame.at(number, column or ""),
-                fix="keep one of the two labels",
-            )
-        judged[key] = before if match is None else match
-    if len(judged) < len(frame):
-        notes.append(f"{name}: {len(frame) - len(judged)} repeated pairs in {frame.path.name}; each is kept once.")
-    return judged
-
-
-def _hold_out(name: str, judged: _Judged, fraction: float, data_seed: int) -> _Judged:
-    """A seeded share of the labelled pairs, drawn without regard to their labels."""
-    labelled = [key for key, match in judged.items() if match is not None]
-    picked = choose(labelled, round(fraction * len(labelled)), derive_rng(data_seed, "held_out", name))
-    return {key: judged[key] for key in picked}
-
-
 def _assemble_judged(
-    component: CsvPairs | CsvTables, left: Table, right: Table, train: _Judged, test: _Judged, notes: list[str]
+    component: CsvPairs | CsvTables, left: Table, right: Table, train: Judged, test: Judged, notes: list[str]
 ) -> Source:
     """Assemble pairs of which some have no label: these are asked, and nothing is known about them."""
     name = component.name

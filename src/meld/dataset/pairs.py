@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from meld.dataset.base import Source
@@ -125,77 +126,121 @@ def assemble_pairs(
         f"{name}: {len(readable)} few-shot pairs ({positives} match), {len(fit)} for training "
         f"and {len(held_out)} held out; {len(pool)} unlabelled pairs in the pool, {len(scored)} test pairs.",
     ]
-    units: dict[str, UnitData] = {}
-    gold: dict[str, Gold] = {}
-    tables = {left.name: left, right.name: right}
+    parts = _Parts(name, left, right, title, fit, held_out, pool, scored)
+    made: list[tuple[UnitData, Gold]] = []
     if "em" in tasks:
-        unit = f"{name}.em"
-
-        def match_query(pair: Pair, part: str) -> Query:
-            return Query(
-                id=f"{unit}/{part}/{pair_id(pair.left, pair.right)}",
-                unit=unit,
-                task="em",
-                entities=(left.rows[pair.left], right.rows[pair.right]),
-                rows=(f"{left.name}:{pair.left}", f"{right.name}:{pair.right}"),
-                title=title,
-            )
-
-        units[unit] = UnitData(
-            unit=unit,
-            dataset=name,
-            task="em",
-            tables=tables,
-            train=tuple(Sample(match_query(pair, "train"), _label(pair)) for pair in fit),
-            dev=tuple(Sample(match_query(pair, "train"), _label(pair)) for pair in held_out),
-            pool=tuple(match_query(pair, "train") for pair in pool),
-            test=tuple(match_query(pair, "test") for pair in scored),
-        )
-        gold[unit] = {
-            match_query(pair, part).id: (_label(pair),)
-            for part, pairs in (("train", pool), ("test", scored))
-            for pair in pairs
-        }
+        made.append(_matching(parts))
     if "blk" in tasks:
-        unit = f"{name}.blk"
+        made.append(_blocking(parts, _partners((*train, *valid, *test), right.name)))
+    units = {data.unit: data for data, _ in made}
+    return Source(name, units, {data.unit: gold for data, gold in made}, tuple(said))
 
-        def block_query(record: str, what: str) -> Query:
-            return Query(
-                id=f"{unit}/{what}",
-                unit=unit,
-                task="blk",
-                entities=(left.rows[record],),
-                rows=(f"{left.name}:{record}",),
-                title=title,
-            )
 
-        def block_samples(pairs: Iterable[Pair]) -> tuple[Sample, ...]:
-            # One record may have several labelled partners, so the sample is named by the pair.
-            return tuple(
-                Sample(
-                    block_query(pair.left, f"few_shot/{pair_id(pair.left, pair.right)}"), f"{right.name}:{pair.right}"
-                )
-                for pair in pairs
-                if pair.match
-            )
+@dataclass(frozen=True)
+class _Parts:
+    """A dataset of pairs, split; see :func:`assemble_pairs`.
 
-        partners = _partners((*train, *valid, *test), right.name)
-        units[unit] = UnitData(
+    Attributes:
+        name: The dataset's name.
+        left: The table of the pairs' left records.
+        right: The table of the pairs' right records.
+        title: Metadata of every query.
+        fit: Readable pairs for training.
+        held_out: Readable pairs for decisions.
+        pool: Unlabelled training pairs.
+        scored: Test pairs.
+    """
+
+    name: str
+    left: Table
+    right: Table
+    title: str
+    fit: Sequence[Pair]
+    held_out: Sequence[Pair]
+    pool: Sequence[Pair]
+    scored: Sequence[Pair]
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """Both tables by name."""
+        return {self.left.name: self.left, self.right.name: self.right}
+
+
+def _matching(parts: _Parts) -> tuple[UnitData, Gold]:
+    """``<name>.em`` and its hidden labels."""
+    unit, left, right = f"{parts.name}.em", parts.left, parts.right
+
+    def query(pair: Pair, part: str) -> Query:
+        return Query(
+            id=f"{unit}/{part}/{pair_id(pair.left, pair.right)}",
             unit=unit,
-            dataset=name,
-            task="blk",
-            tables=tables,
-            train=block_samples(fit),
-            dev=block_samples(held_out),
-            pool=tuple(block_query(record, f"train/{record}") for record in _lefts(pool)),
-            test=tuple(block_query(record, f"test/{record}") for record in _lefts(scored)),
+            task="em",
+            entities=(left.rows[pair.left], right.rows[pair.right]),
+            rows=(f"{left.name}:{pair.left}", f"{right.name}:{pair.right}"),
+            title=parts.title,
         )
-        gold[unit] = {
-            f"{unit}/{part}/{record}": partners[record]
-            for part, pairs in (("train", pool), ("test", scored))
-            for record in _lefts(pair for pair in pairs if pair.match)
-        }
-    return Source(name, units, gold, tuple(said))
+
+    data = UnitData(
+        unit=unit,
+        dataset=parts.name,
+        task="em",
+        tables=parts.tables,
+        train=tuple(Sample(query(pair, "train"), _label(pair)) for pair in parts.fit),
+        dev=tuple(Sample(query(pair, "train"), _label(pair)) for pair in parts.held_out),
+        pool=tuple(query(pair, "train") for pair in parts.pool),
+        test=tuple(query(pair, "test") for pair in parts.scored),
+    )
+    gold = {
+        query(pair, part).id: (_label(pair),)
+        for part, pairs in (("train", parts.pool), ("test", parts.scored))
+        for pair in pairs
+    }
+    return data, gold
+
+
+def _blocking(parts: _Parts, partners: Mapping[str, tuple[str, ...]]) -> tuple[UnitData, Gold]:
+    """``<name>.blk`` and its hidden labels.
+
+    Args:
+        parts: The dataset.
+        partners: All partners of each left record that has some.
+    """
+    unit, left, right = f"{parts.name}.blk", parts.left, parts.right
+
+    def query(record: str, what: str) -> Query:
+        return Query(
+            id=f"{unit}/{what}",
+            unit=unit,
+            task="blk",
+            entities=(left.rows[record],),
+            rows=(f"{left.name}:{record}",),
+            title=parts.title,
+        )
+
+    def samples(pairs: Iterable[Pair]) -> tuple[Sample, ...]:
+        # One record may have several labelled partners, so the sample is named by the pair.
+        return tuple(
+            Sample(query(pair.left, f"few_shot/{pair_id(pair.left, pair.right)}"), f"{right.name}:{pair.right}")
+            for pair in pairs
+            if pair.match
+        )
+
+    data = UnitData(
+        unit=unit,
+        dataset=parts.name,
+        task="blk",
+        tables=parts.tables,
+        train=samples(parts.fit),
+        dev=samples(parts.held_out),
+        pool=tuple(query(record, f"train/{record}") for record in _lefts(parts.pool)),
+        test=tuple(query(record, f"test/{record}") for record in _lefts(parts.scored)),
+    )
+    gold = {
+        f"{unit}/{part}/{record}": partners[record]
+        for part, pairs in (("train", parts.pool), ("test", parts.scored))
+        for record in _lefts(pair for pair in pairs if pair.match)
+    }
+    return data, gold
 
 
 def _label(pair: Pair) -> str:

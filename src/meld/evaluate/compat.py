@@ -29,10 +29,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from meld.evaluate.counting import Counts, Values, bootstrap
 from meld.evaluate.metrics import (
-    Counts,
-    Values,
-    bootstrap,
     cleaning_scores,
     detection_scores,
     linking_scores,

@@ -15,119 +15,17 @@ Conventions shared by all tasks:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from meld.evaluate.counting import Counted, Counts, Macro, Ratio, evaluate, measure
 from meld.task.ave import ABSENT
 from meld.text import normalise
 from meld.types import Gold, Prediction, Score
 
-RESAMPLES = 1000
 MATCH = "match"
 ERROR = "error"
 TASKS = ("em", "blk", "di", "ed", "dc", "cta", "re", "el", "sm", "ave")
-
-Counts = npt.NDArray[np.int64]
-Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class _Ratio:
-    """A metric that is a function of summed counts: ``Σ counts·top / Σ counts·bottom``.
-
-    Attributes:
-        metric: Name as printed.
-        top: Weights of the count columns in the numerator.
-        bottom: Weights of the count columns in the denominator.
-        n: How many queries or cells it is computed over; by default the value of the denominator.
-        main: Whether it is the task's headline metric.
-
-    Weights that are left out at the end are zero.
-    """
-
-    metric: str
-    top: tuple[float, ...]
-    bottom: tuple[float, ...]
-    n: int | None = None
-    main: bool = False
-
-    def of(self, sums: Values) -> Values:
-        """Values of summed counts of shape ``(r, m)``, shape ``(r,)``."""
-        above: Values = sums[:, : len(self.top)] @ np.asarray(self.top, dtype=np.float64)
-        below: Values = sums[:, : len(self.bottom)] @ np.asarray(self.bottom, dtype=np.float64)
-        values: Values = np.divide(above, below, out=np.zeros_like(above), where=below > 0)
-        return values
-
-    def size(self, totals: Values) -> int:
-        """How many queries or cells it is computed over, given the totals, shape ``(1, m)``."""
-        if self.n is not None:
-            return self.n
-        return round(float(totals[0, : len(self.bottom)] @ np.asarray(self.bottom, dtype=np.float64)))
-
-
-@dataclass(frozen=True)
-class _Macro:
-    """The mean of the F1 of each class that gold has (in a resample: that the resample's gold has).
-
-    Attributes:
-        metric: Name as printed.
-        start: The first of the count columns ``(right, said, owed)`` of class after class, up to the last column.
-        n: How many queries it is computed over.
-        main: Whether it is the task's headline metric.
-    """
-
-    metric: str
-    start: int
-    n: int
-    main: bool = False
-
-    def of(self, sums: Values) -> Values:
-        """Values of summed counts of shape ``(r, m)``, shape ``(r,)``."""
-        right, said, owed = np.moveaxis(sums[:, self.start :].reshape(len(sums), -1, 3), 2, 0)
-        present = owed > 0
-        f1 = np.divide(2 * right, said + owed, out=np.zeros_like(right), where=present)
-        classes = present.sum(axis=1)
-        mean: Values = np.divide(f1.sum(axis=1), classes, out=np.zeros(len(sums)), where=classes > 0)
-        return mean
-
-    def size(self, totals: Values) -> int:
-        """How many queries it is computed over."""
-        return self.n
-
-
-@dataclass(frozen=True)
-class Counted:
-    """What a unit's metrics are computed from; sums over any set of groups give the metrics of that set.
-
-    Attributes:
-        groups: Group of each row: what is resampled together.
-        counts: Shape ``(n, m)``, one row per query or cell.
-        metrics: Functions of summed counts.
-    """
-
-    groups: tuple[str, ...]
-    counts: Counts
-    metrics: tuple[_Ratio | _Macro, ...]
-
-    def by_group(self) -> dict[str, Values]:
-        """The counts of each group, shape ``(m,)``."""
-        sums: dict[str, Values] = {}
-        for group, row in zip(self.groups, self.counts.astype(np.float64), strict=True):
-            sums[group] = sums[group] + row if group in sums else row
-        return sums
-
-    def value(self, metric: str, sums: Values) -> Values:
-        """A metric of summed counts of shape ``(r, m)``, shape ``(r,)``.
-
-        Raises:
-            KeyError: If the task has no such metric.
-        """
-        for known in self.metrics:
-            if known.metric == metric:
-                return known.of(sums)
-        raise KeyError(metric)
 
 
 def score(
@@ -156,7 +54,7 @@ def score(
         ValueError: For an unknown task, a query predicted twice, a prediction without a gold label (except ``blk``),
             or a ``dc`` query without its dirty value.
     """
-    return _evaluate(counted(task, predictions, gold, dirty, records=records), seed)
+    return evaluate(counted(task, predictions, gold, dirty, records=records), seed)
 
 
 def counted(
@@ -204,7 +102,7 @@ def pair_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> lis
     is: a false negative on a true match and a false *positive* on a true mismatch. F1 does not see true negatives, so
     without the latter a model that answers only when it sees a match would get its silence for free.
     """
-    return _evaluate(counted("em", predictions, gold, {}), seed)
+    return evaluate(counted("em", predictions, gold, {}), seed)
 
 
 def detection_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
@@ -213,7 +111,7 @@ def detection_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -
     Convention of Raha (Mahdavi et al. 2019): cells pooled over the columns. Cells without a valid answer are wrong in
     the sense of :func:`pair_scores`.
     """
-    return _evaluate(counted("ed", predictions, gold, {}), seed)
+    return evaluate(counted("ed", predictions, gold, {}), seed)
 
 
 def blocking_scores(
@@ -234,7 +132,7 @@ def blocking_scores(
         records: Size of the searched table.
         k: Depth of the second recall.
     """
-    return _evaluate(_blocking(predictions, gold, records=records, k=k), seed)
+    return evaluate(_blocking(predictions, gold, records=records, k=k), seed)
 
 
 def _blocking(predictions: Sequence[Prediction], gold: Gold, *, records: int | None = None, k: int = 10) -> Counted:
@@ -247,12 +145,12 @@ def _blocking(predictions: Sequence[Prediction], gold: Gold, *, records: int | N
         rows.append((bool(partners & set(ranked[:1])), bool(partners & set(ranked[:k])), len(ranked[:k]), 1))
     n = len(queries)
     ratios = [
-        _Ratio("recall@1", (1, 0, 0, 0), (0, 0, 0, 1), n, main=True),
-        _Ratio(f"recall@{k}", (0, 1, 0, 0), (0, 0, 0, 1), n),
+        Ratio("recall@1", (1, 0, 0, 0), (0, 0, 0, 1), n, main=True),
+        Ratio(f"recall@{k}", (0, 1, 0, 0), (0, 0, 0, 1), n),
     ]
     if records:
-        ratios.append(_Ratio("candidate_ratio", (0, 0, 1, 0), (0, 0, 0, records), n))
-    return _measure(queries, rows, 4, ratios)
+        ratios.append(Ratio("candidate_ratio", (0, 0, 1, 0), (0, 0, 0, records), n))
+    return measure(queries, rows, 4, ratios)
 
 
 def imputation_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
@@ -262,7 +160,7 @@ def imputation_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) 
     (Mei et al. 2021), and no alias table is applied. Candidate recall, the ceiling of ranking, is the share of all
     queries whose gold value is among the options.
     """
-    return _evaluate(_exact(predictions, gold), seed)
+    return evaluate(_exact(predictions, gold), seed)
 
 
 def linking_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
@@ -272,7 +170,7 @@ def linking_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> 
     only score the disambiguation; candidate recall is what they cost. Equality is :func:`meld.text.normalise`'s, over
     the whole candidate with its description.
     """
-    return _evaluate(_exact(predictions, gold), seed)
+    return evaluate(_exact(predictions, gold), seed)
 
 
 def class_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> list[Score]:
@@ -293,7 +191,7 @@ def class_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) -> li
     ask for all of them instead.) Equality is :func:`meld.text.normalise`'s. Candidate recall is the share of all
     queries for which an acceptable label is among the options.
     """
-    return _evaluate(_classes(predictions, gold), seed)
+    return evaluate(_classes(predictions, gold), seed)
 
 
 def _classes(predictions: Sequence[Prediction], gold: Gold) -> Counted:
@@ -319,14 +217,14 @@ def _classes(predictions: Sequence[Prediction], gold: Gold) -> Counted:
             counts[row, place[answer] + 1] = 1
             counts[row, place[answer]] = rows[row][0]
     n = len(gold)
-    metrics: list[_Ratio | _Macro] = [
-        _Ratio("micro_f1", (2,), (0, 1, 1), n, main=True),
-        _Macro("macro_f1", 4, n),
-        _Ratio("precision", (1,), (0, 1)),
-        _Ratio("recall", (1,), (0, 0, 1)),
+    metrics: list[Ratio | Macro] = [
+        Ratio("micro_f1", (2,), (0, 1, 1), n, main=True),
+        Macro("macro_f1", 4, n),
+        Ratio("precision", (1,), (0, 1)),
+        Ratio("recall", (1,), (0, 0, 1)),
     ]
     if any(prediction.options for prediction in answers.values()):
-        metrics.append(_Ratio("candidate_recall", (0, 0, 0, 1), (0, 0, 1)))
+        metrics.append(Ratio("candidate_recall", (0, 0, 0, 1), (0, 0, 1)))
     return Counted(tuple(gold), counts, tuple(metrics))
 
 
@@ -350,7 +248,7 @@ def extraction_scores(predictions: Sequence[Prediction], gold: Gold, seed: int) 
             could be missed.
         seed: Seeds the resampling.
     """
-    return _evaluate(_slots(predictions, gold), seed)
+    return evaluate(_slots(predictions, gold), seed)
 
 
 def _slots(predictions: Sequence[Prediction], gold: Gold) -> Counted:
@@ -367,14 +265,14 @@ def _slots(predictions: Sequence[Prediction], gold: Gold) -> Counted:
         rows.append((right, 1, hit, extracted, hit or not empty, _offered(prediction, values)))
     n = len(gold)
     metrics = [
-        _Ratio("accuracy", (1,), (0, 1), n, main=True),
-        _Ratio("micro_f1", (0, 0, 2), (0, 0, 0, 1, 1), n),
-        _Ratio("precision", (0, 0, 1), (0, 0, 0, 1)),
-        _Ratio("recall", (0, 0, 1), (0, 0, 0, 0, 1)),
+        Ratio("accuracy", (1,), (0, 1), n, main=True),
+        Ratio("micro_f1", (0, 0, 2), (0, 0, 0, 1, 1), n),
+        Ratio("precision", (0, 0, 1), (0, 0, 0, 1)),
+        Ratio("recall", (0, 0, 1), (0, 0, 0, 0, 1)),
     ]
     if any(prediction.options for prediction in answers.values()):
-        metrics.append(_Ratio("candidate_recall", (0, 0, 0, 0, 0, 1), (0, 1), n))
-    return _measure([_title_of(query_id) for query_id in gold], rows, 6, metrics)
+        metrics.append(Ratio("candidate_recall", (0, 0, 0, 0, 0, 1), (0, 1), n))
+    return measure([_title_of(query_id) for query_id in gold], rows, 6, metrics)
 
 
 def cleaning_scores(predictions: Sequence[Prediction], gold: Gold, dirty: Mapping[str, str], seed: int) -> list[Score]:
@@ -402,7 +300,7 @@ def cleaning_scores(predictions: Sequence[Prediction], gold: Gold, dirty: Mappin
     Raises:
         ValueError: If a dirty value is missing.
     """
-    return _evaluate(_repairs(predictions, gold, dirty), seed)
+    return evaluate(_repairs(predictions, gold, dirty), seed)
 
 
 def _repairs(predictions: Sequence[Prediction], gold: Gold, dirty: Mapping[str, str]) -> Counted:
@@ -422,14 +320,14 @@ def _repairs(predictions: Sequence[Prediction], gold: Gold, dirty: Mapping[str, 
         right = error and made and bool(after) and after in values
         rows.append((right, made, error, error and made, error and _offered(prediction, values)))
     ratios = [
-        _Ratio("f1", (2, 0, 0, 0, 0), (0, 1, 1, 0, 0), len(gold), main=True),
-        _Ratio("precision", (1, 0, 0, 0, 0), (0, 1, 0, 0, 0)),
-        _Ratio("recall", (1, 0, 0, 0, 0), (0, 0, 1, 0, 0)),
-        _Ratio("repair_accuracy", (1, 0, 0, 0, 0), (0, 0, 0, 1, 0)),
+        Ratio("f1", (2, 0, 0, 0, 0), (0, 1, 1, 0, 0), len(gold), main=True),
+        Ratio("precision", (1, 0, 0, 0, 0), (0, 1, 0, 0, 0)),
+        Ratio("recall", (1, 0, 0, 0, 0), (0, 0, 1, 0, 0)),
+        Ratio("repair_accuracy", (1, 0, 0, 0, 0), (0, 0, 0, 1, 0)),
     ]
     if any(prediction.options for prediction in answers.values()):
-        ratios.append(_Ratio("candidate_recall", (0, 0, 0, 0, 1), (0, 0, 1, 0, 0)))
-    return _measure([tuple_of(query_id) for query_id in gold], rows, 5, ratios)
+        ratios.append(Ratio("candidate_recall", (0, 0, 0, 0, 1), (0, 0, 1, 0, 0)))
+    return measure([tuple_of(query_id) for query_id in gold], rows, 5, ratios)
 
 
 def is_correct(task: str, prediction: Prediction, gold: Sequence[str]) -> bool:
@@ -456,41 +354,6 @@ def tuple_of(query_id: str) -> str:
     return "/".join(parts[:2]) if len(parts) == 3 else query_id
 
 
-def bootstrap(
-    groups: Sequence[str], counts: Counts, metric: Callable[[Values], Values], seed: int, resamples: int = RESAMPLES
-) -> tuple[Values, Values]:
-    """95 % percentile intervals of functions of summed counts, resampling whole groups.
-
-    Groups with equal counts are interchangeable, so a resample is a multinomial draw over the *distinct* count rows:
-    the same distribution as drawing groups, at a cost that does not grow with their number, and independent of the
-    order of the queries.
-
-    Args:
-        groups: Group of each row, length n.
-        counts: Shape ``(n, m)``.
-        metric: From sums, shape ``(r, m)``, to values, shape ``(r, metrics)``.
-        seed: Seeds the draws.
-        resamples: Number of resamples r.
-
-    Returns:
-        Lower and upper ends, each of shape ``(metrics,)``; equal to the point estimate when there is no row to
-        resample.
-    """
-    if len(groups) == 0:
-        point = metric(np.zeros((1, counts.shape[1])))[0]
-        return point, point
-    _, index = np.unique(np.asarray(groups, dtype=object).astype(str), return_inverse=True)
-    summed = np.zeros((int(index.max()) + 1, counts.shape[1]), dtype=np.int64)
-    np.add.at(summed, index, counts)
-    distinct, often = np.unique(summed, axis=0, return_counts=True)
-    total = int(often.sum())
-    draws = np.random.default_rng(seed).multinomial(total, often / total, size=resamples)
-    # Floating point is exact for counts, and multiplies many classes' counts far faster than integers do.
-    values = metric(draws.astype(np.float64) @ distinct.astype(np.float64))
-    low, high = np.percentile(values, [2.5, 97.5], axis=0)
-    return low, high
-
-
 def _positive_class(
     predictions: Sequence[Prediction], gold: Gold, *, positive: str, group: Callable[[str], str]
 ) -> Counted:
@@ -504,12 +367,12 @@ def _positive_class(
         rows.append((truth and said, said, truth, right, 1))
     n = len(gold)
     ratios = [
-        _Ratio("f1", (2, 0, 0, 0, 0), (0, 1, 1, 0, 0), n, main=True),
-        _Ratio("precision", (1, 0, 0, 0, 0), (0, 1, 0, 0, 0)),
-        _Ratio("recall", (1, 0, 0, 0, 0), (0, 0, 1, 0, 0)),
-        _Ratio("accuracy", (0, 0, 0, 1, 0), (0, 0, 0, 0, 1), n),
+        Ratio("f1", (2, 0, 0, 0, 0), (0, 1, 1, 0, 0), n, main=True),
+        Ratio("precision", (1, 0, 0, 0, 0), (0, 1, 0, 0, 0)),
+        Ratio("recall", (1, 0, 0, 0, 0), (0, 0, 1, 0, 0)),
+        Ratio("accuracy", (0, 0, 0, 1, 0), (0, 0, 0, 0, 1), n),
     ]
-    return _measure([group(query_id) for query_id in gold], rows, 5, ratios)
+    return measure([group(query_id) for query_id in gold], rows, 5, ratios)
 
 
 def _exact(predictions: Sequence[Prediction], gold: Gold) -> Counted:
@@ -522,40 +385,15 @@ def _exact(predictions: Sequence[Prediction], gold: Gold) -> Counted:
         right = output is not None and bool(normalise(output)) and normalise(output) in values
         rows.append((right, _offered(prediction, values), 1))
     n = len(gold)
-    ratios = [_Ratio("accuracy", (1, 0, 0), (0, 0, 1), n, main=True)]
+    ratios = [Ratio("accuracy", (1, 0, 0), (0, 0, 1), n, main=True)]
     if any(prediction.options for prediction in answers.values()):
-        ratios.append(_Ratio("candidate_recall", (0, 1, 0), (0, 0, 1), n))
-    return _measure(list(gold), rows, 3, ratios)
+        ratios.append(Ratio("candidate_recall", (0, 1, 0), (0, 0, 1), n))
+    return measure(list(gold), rows, 3, ratios)
 
 
 def _title_of(query_id: str) -> str:
     title, _, _ = query_id.rpartition("/")
     return title if "/" in title else query_id
-
-
-def _measure(groups: Sequence[str], rows: Sequence[tuple[int, ...]], width: int, ratios: Sequence[_Ratio]) -> Counted:
-    counts: Counts = np.asarray(rows, dtype=np.int64).reshape(len(rows), width)
-    return Counted(tuple(groups), counts, tuple(ratios))
-
-
-def _evaluate(found: Counted, seed: int) -> list[Score]:
-    def values(sums: Values) -> Values:
-        return np.stack([metric.of(sums) for metric in found.metrics], axis=1)
-
-    totals: Values = found.counts.sum(axis=0, keepdims=True).astype(np.float64)
-    point = values(totals)[0]
-    low, high = bootstrap(found.groups, found.counts, values, seed)
-    return [
-        Score(
-            metric=metric.metric,
-            value=float(point[i]),
-            n=metric.size(totals),
-            low=float(low[i]),
-            high=float(high[i]),
-            main=metric.main,
-        )
-        for i, metric in enumerate(found.metrics)
-    ]
 
 
 def _index(predictions: Sequence[Prediction], gold: Gold | None) -> dict[str, Prediction]:

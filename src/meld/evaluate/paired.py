@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from meld.evaluate.metrics import RESAMPLES, Counted, Values
+from meld.evaluate.counting import RESAMPLES, Counted, Values
 
 _CHUNK = 4_000_000
 """Draws held at once, resamples times groups."""

@@ -19,7 +19,7 @@ from meld.report.results import ENVIRONMENT, RESULTS, Row, read_json, read_resul
 from meld.report.scored import counted_unit
 from meld.seeds import derive
 from meld.store.store import MANIFEST
-from meld.store.uses import ARTIFACTS, read_links
+from meld.store.uses import all_linked
 from meld.store.why import ABSENT, Leaf, differing, flat
 
 _DATA = ("data", "gold")
@@ -200,16 +200,16 @@ def _paired(first: Path, second: Path, row: Row) -> Difference | None:
 def _data(run: Path) -> dict[str, object]:
     """Digests of the units' content; the artifact's key where its manifest is no longer there."""
     found: dict[str, object] = {}
-    for link in read_links(run):
-        if link.stage not in _DATA:
+    for name, folder in all_linked(run).items():
+        if folder.parent.name not in _DATA:
             continue
         content: object = None
         try:
-            manifest = json.loads((run / ARTIFACTS / link.name / MANIFEST).read_text(encoding="utf-8"))
+            manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
             content = manifest["config"]["content"]
         except (OSError, ValueError, KeyError, TypeError):
-            content = f"artifact {link.key}"
-        found[link.name] = content
+            content = f"artifact {folder.name}"
+        found[name] = content
     return found
 
 

@@ -17,9 +17,9 @@ from meld.metapath.edits import Edit
 from meld.metapath.record import Asked, load_asked
 from meld.report.results import read_json
 from meld.retriever.partners import is_linked
+from meld.store.uses import all_linked, linked
 from meld.types import Entity, Query, Sample, Table, UnitData
 
-ARTIFACTS = "artifacts"
 PREDICTIONS = "predictions"
 _LISTED = 8
 _WRONG, _RIGHT = 3, 2
@@ -134,22 +134,16 @@ def query_ids(run: Path) -> dict[str, str]:
 def prediction_files(run: Path) -> dict[str, Path]:
     """Predictions by unit: evaluated ones, else what inference wrote (a run that stopped there)."""
     files = {path.stem: path for path in sorted((run / PREDICTIONS).glob("*.parquet"))}
-    links = run / ARTIFACTS
-    for link in sorted(links.glob("infer.*")) if links.is_dir() else ():
-        unit = link.name.removeprefix("infer.").removesuffix(".path.txt")
-        folder = artifact(run, "infer", unit)
-        if unit not in files and folder is not None and (folder / "predictions.parquet").is_file():
+    for name, folder in all_linked(run).items():
+        stage, _, unit = name.partition(".")
+        if stage == "infer" and unit not in files and (folder / "predictions.parquet").is_file():
             files[unit] = folder / "predictions.parquet"
     return files
 
 
 def artifact(run: Path, stage: str, unit: str) -> Path | None:
     """The artifact of a stage that a run used; None where there is none, or it was removed from the store."""
-    link = run / ARTIFACTS / f"{stage}.{unit}"
-    written = link.with_name(f"{link.name}.path.txt")
-    if not link.exists() and written.is_file():
-        link = run / ARTIFACTS / written.read_text(encoding="utf-8").strip()
-    return link if link.is_dir() else None
+    return linked(run, f"{stage}.{unit}")
 
 
 def find_query(ids: Sequence[str], wanted: str) -> str:

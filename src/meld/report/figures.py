@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from meld.report.paper import COSTS, Cell, Column, Job, PaperTable
 from meld.report.results import ROUTING, read_json
+from meld.store.uses import all_linked, linked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -160,7 +161,7 @@ def tsne(table: PaperTable) -> Figure | None:
     router does with its vector of each expert. Needs the job's artifacts.
     """
     jobs = table.jobs.get(table.reference) or next(iter(table.jobs.values()), ())
-    job = next((job for job in jobs if (job.folder / "artifacts" / "route.suite").is_dir()), None)
+    job = next((job for job in jobs if linked(job.folder, "route.suite")), None)
     if job is None:
         return None
     from matplotlib.figure import Figure
@@ -235,11 +236,14 @@ def _sampled(job: Job) -> tuple[list[str], list[str], NDArray[np.float32]]:
     units: list[str] = []
     texts: list[str] = []
     parts = []
-    for folder in sorted((job.folder / "artifacts").glob("index.*")):
+    for name, folder in all_linked(job.folder).items():
+        stage, _, unit = name.partition(".")
+        if stage != "index" or not folder.is_dir():
+            continue
         known = [str(text) for text in pq.read_table(folder / "texts.parquet").column(0).to_pylist()]
         found = next(iter(load_file(folder / "vectors.safetensors").values()))
         picks = np.unique(np.linspace(0, len(known) - 1, min(_SAMPLE, len(known))).astype(int))
-        units += [folder.name.removeprefix("index.")] * len(picks)
+        units += [unit] * len(picks)
         texts += [known[pick] for pick in picks]
         parts.append(found[picks])
     return units, texts, np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
@@ -251,8 +255,8 @@ def _routed(job: Job, texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any],
 
     from meld.encoder.vectors import Embedder
 
-    folder = job.folder / "artifacts" / "route.suite"
-    if not (folder / "router" / "encoder").is_dir() or not texts:
+    folder = linked(job.folder, "route.suite")
+    if folder is None or not (folder / "router" / "encoder").is_dir() or not texts:
         return None
     state = load_file(folder / "router" / "head.safetensors")
     if "experts" not in state:

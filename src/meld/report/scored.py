@@ -6,7 +6,9 @@ from pathlib import Path
 
 from meld.dataset.io import load_predictions, load_unit
 from meld.errors import DataError
-from meld.evaluate.metrics import Counted, counted
+from meld.evaluate.counting import Counted
+from meld.evaluate.metrics import counted
+from meld.store.uses import linked
 
 
 def counted_unit(run: Path, unit: str) -> Counted:
@@ -41,9 +43,9 @@ def counted_unit(run: Path, unit: str) -> Counted:
 
 
 def _dirty(run: Path, unit: str) -> dict[str, str]:
-    folder = run / "artifacts" / f"data.{unit}"
-    if not folder.is_dir():
+    folder = linked(run, f"data.{unit}")
+    if folder is None:
         raise DataError(
-            f"The data of {unit} is no longer in the store.", where=str(folder), fix="run the same command again"
+            f"The data of {unit} is no longer in the store.", where=str(run), fix="run the same command again"
         )
     return {q.id: q.entities[0][q.target] for q in load_unit(folder).test if q.target is not None}

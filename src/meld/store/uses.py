@@ -52,13 +52,14 @@ def link_artifacts(run: Path, made: Mapping[str, Path]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = {name: os.path.relpath(path, folder) for name, path in made.items()}
     # Links that stay are left alone: at no time does a run claim less than it needs.
-    for link in folder.iterdir():
-        if not link.is_symlink() or os.readlink(link) != wanted.get(link.name):
+    for link in list(folder.iterdir()):
+        known = _read(link)
+        if known is not None and wanted.get(known[0]) == known[1]:
+            del wanted[known[0]]
+        else:
             link.unlink()
     for name, target in wanted.items():
         link = folder / name
-        if link.is_symlink():
-            continue
         try:
             link.symlink_to(target)
         except OSError:
@@ -69,6 +70,22 @@ def link_artifacts(run: Path, made: Mapping[str, Path]) -> None:
 def read_links(run: Path) -> list[Link]:
     """The artifacts a run links, whether they are there or not, ordered by name."""
     return [Link(name, target.parent.name, target.name) for name, target in _targets(run)]
+
+
+def linked(run: Path, name: str) -> Path | None:
+    """The artifact that a run links under a name; None where it links none, or it is no longer in the store.
+
+    Args:
+        run: The run directory.
+        name: ``<stage>.<unit>``.
+    """
+    path = all_linked(run).get(name)
+    return path if path is not None and path.is_dir() else None
+
+
+def all_linked(run: Path) -> dict[str, Path]:
+    """Where each of a run's links leads, by ``<stage>.<unit>``, whether something is there or not."""
+    return dict(_targets(run))
 
 
 def note_run(store: Store, run: Path) -> None:
@@ -110,11 +127,15 @@ def _runs(store: Store, places: Iterable[Path]) -> set[Path]:
 
 def _targets(run: Path) -> Iterator[tuple[str, Path]]:
     folder = run / ARTIFACTS
-    for link in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if link.is_symlink():
-            name, target = link.name, os.readlink(link)
-        elif link.name.endswith(_PATH_SUFFIX):
-            name, target = link.name.removesuffix(_PATH_SUFFIX), link.read_text(encoding="utf-8").strip()
-        else:
-            continue
+    known = (_read(link) for link in folder.iterdir()) if folder.is_dir() else iter(())
+    for name, target in sorted(filter(None, known)):
         yield name, Path(os.path.realpath(folder / target))
+
+
+def _read(link: Path) -> tuple[str, str] | None:
+    """Name and target of a link, or of the file that stands in for one; None for anything else."""
+    if link.is_symlink():
+        return link.name, os.readlink(link)
+    if link.name.endswith(_PATH_SUFFIX):
+        return link.name.removesuffix(_PATH_SUFFIX), link.read_text(encoding="utf-8").strip()
+    return None

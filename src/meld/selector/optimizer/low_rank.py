@@ -68,8 +68,10 @@ def low_rank_greedy(form: LowRank, n_select: int) -> Iterator[int]:
     alone = form.linear - form.curvature * squares
     free = np.ones(n, dtype=bool)
     total = np.zeros(rows.shape[1])
-    cap = int(min(max(math.sqrt(8.0 * n), _SMALLEST), _LARGEST))
-    size, done = cap, 0
+    # The products of the window then cost about what a round's own pass over the pool does. A window that shrank with
+    # few picks a round would keep them few.
+    size = int(min(max(math.sqrt(8.0 * n), _SMALLEST), _LARGEST))
+    done = 0
     while done < n_select:
         gains = np.where(free, alone - 2.0 * form.curvature * (rows @ total), -np.inf)
         order = np.argsort(-gains, kind="stable")[: n - done]
@@ -91,7 +93,6 @@ def low_rank_greedy(form: LowRank, n_select: int) -> Iterator[int]:
             yield item
         total += moved
         done += picks
-        size = int(min(max(4 * picks, _SMALLEST), cap))
 
 
 def _round(
