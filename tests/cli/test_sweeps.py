@@ -130,3 +130,9 @@ def test_records_are_read_back(tmp_path: Path) -> None:
     write_job(tmp_path, {"k": "2"})
     assert read_job(tmp_path) == {"k": "2"}
     assert read_job(tmp_path / "absent") == {}
+
+
+def test_a_word_that_is_no_override_is_named_before_anything_is_written() -> None:
+    with pytest.raises(ConfigError, match="'outputs/b' is not of the form key=value"):
+        arrange(["-m", "k=1,2", "paths.store=outputs/a", "outputs/b"], "")
+    arrange(["-m", "k=1,2", "~experiment"], "")

@@ -22,6 +22,15 @@ def is_multirun(argv: Sequence[str]) -> bool:
 
 def overrides_of(argv: Sequence[str]) -> list[str]:
     """The ``key=value`` words of a command line, without flags and their arguments."""
+    return [word for word in _arguments(argv) if "=" in word or word.startswith("~")]
+
+
+def strays_of(argv: Sequence[str]) -> list[str]:
+    """Words of a command line that are neither flags nor overrides, such as a value behind a space."""
+    return [word for word in _arguments(argv) if "=" not in word and not word.startswith("~")]
+
+
+def _arguments(argv: Sequence[str]) -> list[str]:
     takes_argument = {
         "--config-dir",
         "-cd",
@@ -41,7 +50,7 @@ def overrides_of(argv: Sequence[str]) -> list[str]:
             skip = False
         elif word in takes_argument:
             skip = True
-        elif (not word.startswith("-") and "=" in word) or word.startswith("~"):
+        elif not word.startswith("-"):
             found.append(word)
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 
-from meld.cli.names import JOB_DIRECTORY, MULTIRUN, directory_name, is_multirun, overrides_of
+from meld.cli.names import JOB_DIRECTORY, MULTIRUN, directory_name, is_multirun, overrides_of, strays_of
 from meld.config.compose import preset_sweep
 from meld.errors import ConfigError
 from meld.report.record import SEEDS, SweepRecord
@@ -56,6 +56,13 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
         OverrideParseException: For an override that Hydra cannot read.
     """
     # Hydra wants its overrides together, so the flag goes first wherever it was typed.
+    strays = strays_of(words)
+    if strays:
+        raise ConfigError(
+            f"{strays[0]!r} is not of the form key=value",
+            where="the command line",
+            fix="write key=value without spaces around it, and quote what holds spaces, commas, brackets or *",
+        )
     flag = [word for word in words if word in MULTIRUN]
     words = [*flag, *(word for word in words if word not in MULTIRUN)]
     overrides = overrides_of(words)
