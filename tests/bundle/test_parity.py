@@ -9,7 +9,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from meld.bundle.model import COLUMNS, Model
+from meld.bundle.job import COLUMNS
+from meld.bundle.model import Model
 from meld.cli.main import main
 
 FIVE = (
