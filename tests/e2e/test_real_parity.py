@@ -1,4 +1,4 @@
-"""On published data every way of asking gives the answers that were scored: Python, the shell, and a server over HTTP."""
+"""On published data every way of asking gives the answers that were scored: Python, the shell, a server over HTTP."""
 
 from __future__ import annotations
 
@@ -54,8 +54,8 @@ RUN = (
     "limits.warm_up=16",
     "limits.router_queries=8",
 )
-"""Matching after blocking and after another dataset's extraction, imputation, cleaning after detection, extraction; under
-a trained encoder."""
+"""Matching after blocking and another dataset's extraction, imputation, cleaning after detection, extraction; under a
+trained encoder."""
 
 pytestmark = [
     pytest.mark.data,
