@@ -14,6 +14,9 @@ Format = Literal["csv", "parquet", "jsonl"]
 
 Line = tuple[str, ...]
 
+_ROWS = 512
+"""Rows of a Parquet file that are text at a time."""
+
 
 class TableFile:
     """A table as :func:`meld.dataset.table_files.read_table` reads it, but some rows at a time.
@@ -38,7 +41,7 @@ class TableFile:
             rows = sum(1 for record in self._objects() if names.update(dict.fromkeys(record)) is None)
             self.columns = tuple(names)
         elif kind == "parquet":
-            self.columns, pieces = parquet_records(path)
+            self.columns, pieces = parquet_records(path, _ROWS)
             rows = sum(map(len, pieces))
         else:
             lines = self._csv_lines()
@@ -61,7 +64,7 @@ class TableFile:
         if self.kind == "jsonl":
             return (tuple(record.get(name, "") for name in self.columns) for record in self._objects())
         if self.kind == "parquet":
-            return (row for piece in parquet_records(self.path)[1] for row in piece)
+            return (row for piece in parquet_records(self.path, _ROWS)[1] for row in piece)
         return islice(self._csv_lines(), 1, None)
 
     def _csv_lines(self) -> Iterator[Line]:
