@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meld.bundle.files import STREAM, TableWriter, format_of, rows_in
-from meld.bundle.job import COLUMNS, FileRows, FrameRows, check_names, with_answers
+from meld.bundle.job import COLUMNS, FileRows, FrameRows, names_beside, with_answers
 from meld.errors import DataError, UserError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
@@ -202,6 +202,8 @@ def test_types_of_parquet_do_not_depend_on_the_first_piece(tmp_path: Path) -> No
         FrameRows(pd.DataFrame({"mixed": pd.Series([1, "x"], dtype=object)})).schema()
 
 
-def test_rows_with_a_column_of_the_answers_are_refused() -> None:
-    with pytest.raises(UserError, match="'score'"):
-        check_names(["a", "score"])
+def test_answers_beside_a_column_of_their_name_get_another() -> None:
+    """Hospital has a column ``score``, which its questions need."""
+    assert names_beside(["a", "score"]) == ("prediction", "meld_score", "experts", "weights", "status")
+    with pytest.raises(UserError, match="'meld_score'"):
+        names_beside(["score", "meld_score"])

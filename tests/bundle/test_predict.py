@@ -201,7 +201,7 @@ def test_what_does_not_fit_is_named(made: Any, model: Model) -> None:
         (lambda: model.predict(rows, "cta"), "'cta'"),
         (lambda: model.predict(rows), "Several units"),
         (lambda: model.predict(rows, unit="quickstart_person.di"), "quickstart_people.di"),
-        (lambda: model.predict(rows.assign(score=1), "di", "city", out="x.csv"), "'score'"),
+        (lambda: model.predict(rows.assign(score=1, meld_score=1), "di", "city", out="x.csv"), "'meld_score'"),
     ):
         with pytest.raises(UserError, match=words):
             wrong()

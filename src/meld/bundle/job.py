@@ -174,7 +174,7 @@ class Job:
             UserError: For a row that does not fit, a column named as one of the answers', an interrupted other job, or
                 if the rows change meanwhile.
         """
-        check_names(next(self._pieces())[0].columns)
+        names_beside(next(self._pieces())[0].columns)
         kind = format_of(to.name, to.kind)
         schema = self._schema() if kind == "parquet" else None
         content, seen = self._digest(), hashlib.sha256()
@@ -208,7 +208,7 @@ class Job:
 
     def _schema(self) -> pa.Schema:
         own = self._rows.schema()
-        for name, kind in zip(COLUMNS, _TYPES, strict=True):
+        for name, kind in zip(names_beside(own.names), _TYPES, strict=True):
             own = own.append(pa.field(name, kind))
         return own
 
@@ -259,26 +259,30 @@ def frame_of(predictions: Sequence[Prediction], index: Any) -> DataFrame:
     return frame
 
 
-def check_names(columns: Iterable[object]) -> None:
-    """Refuse rows that have a column named as one of the answers' own.
+def names_beside(columns: Iterable[object]) -> tuple[str, ...]:
+    """The columns of answers behind rows of these columns: a name that the rows have gets ``meld_`` before it.
 
     Raises:
-        UserError: Naming it.
+        UserError: If that is taken as well.
     """
-    taken = [str(column) for column in columns if str(column) in COLUMNS]
-    if taken:
+    taken = {str(column) for column in columns}
+    names = tuple(f"meld_{name}" if name in taken else name for name in COLUMNS)
+    twice = next((name for name in names if name in taken), None)
+    if twice is not None:
         raise UserError(
-            f"The rows have a column {taken[0]!r} already, and the answers would have one too.",
-            where=f"column {taken[0]!r}",
+            f"The rows have the columns {twice.removeprefix('meld_')!r} and {twice!r}; the answers need one.",
+            where=f"column {twice!r}",
             fix="rename it",
         )
+    return names
 
 
 def with_answers(frame: DataFrame, answers: DataFrame) -> DataFrame:
     """The rows with their answers behind them."""
     import pandas as pd
 
-    return pd.concat([frame.reset_index(drop=True), answers.reset_index(drop=True)], axis=1)
+    named = answers.set_axis(list(names_beside(frame.columns)), axis=1)
+    return pd.concat([frame.reset_index(drop=True), named.reset_index(drop=True)], axis=1)
 
 
 @contextmanager

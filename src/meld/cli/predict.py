@@ -22,7 +22,7 @@ def predict_verb(words: Sequence[str]) -> int:
     given = _parser().parse_args(list(words))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from meld.bundle.files import format_of, rows_in
-    from meld.bundle.job import check_names
+    from meld.bundle.job import names_beside
     from meld.bundle.model import load
 
     # Told before anything is loaded.
@@ -30,7 +30,7 @@ def predict_verb(words: Sequence[str]) -> int:
     with ExitStack() as held:
         rows = held.enter_context(rows_in(given.rows, given.format))
         right = None if given.right is None else held.enter_context(rows_in(given.right, given.format))
-        check_names(rows.columns)
+        names_beside(rows.columns)
         model = load(given.bundle, base=given.base, device=given.device)
         try:
             found = model.predict_file(
