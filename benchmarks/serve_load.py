@@ -4,7 +4,8 @@
 
 A bundle is made from a small run on the synthetic suite and served by the command, in a process of its own. Clients,
 each with a connection of its own, ask questions of one to four rows about three units, and the next when the answer is
-there. What ``Model.predict`` answers to the same rows, asked one by one beforehand, is what must come back.
+there. What ``Model.predict`` answers to the same rows, asked one by one beforehand, is what must come back. After the
+storm fewer clients ask the same server for longer, and its memory is read minute by minute.
 """
 
 from __future__ import annotations
@@ -181,7 +182,48 @@ def highest(memory: list[tuple[float, float]], part: int, parts: int = 3) -> flo
     return max(amount for at, amount in memory if part * length <= at <= (part + 1) * length)
 
 
-def page(tally: Tally, asked: dict[str, list[Question]], batch: tuple[float, float], given: Any, load: float) -> str:
+def minutes(memory: list[tuple[float, float]]) -> list[float]:
+    """The highest memory in each minute."""
+    found: dict[int, float] = {}
+    for at, amount in memory:
+        found[int(at // 60)] = max(amount, found.get(int(at // 60), 0.0))
+    return [found[minute] for minute in sorted(found)]
+
+
+def failures(tally: Tally) -> str:
+    """Requests that were refused or failed, by what they met."""
+    kinds = f" ({', '.join(f'{code}: {n}' for code, n in tally.codes.items())})" if tally.codes else ""
+    return f"{sum(tally.codes.values()):,}{kinds}"
+
+
+def steadily(tally: Tally, given: Any) -> list[str]:
+    """The part of the page about the longer load."""
+    found = minutes(tally.memory)
+    return [
+        "",
+        "## For longer",
+        "",
+        f"Then {given.steady_clients} clients for {given.steady_seconds:g} s, over the same server.",
+        "",
+        "| | |",
+        "|---|--:|",
+        f"| requests answered | {len(tally.seconds):,} |",
+        f"| rows with their own answer | {tally.rows:,} |",
+        f"| rows with another's answer, rows lost | {tally.crossed:,}, {tally.lost:,} |",
+        f"| requests refused or failed | {failures(tally)} |",
+        f"| memory of the server before, after | {tally.memory[0][1]:,.0f}, {tally.after:,.0f} MB |",
+        f"| its highest minute by minute | {', '.join(f'{amount:,.0f}' for amount in found)} MB |",
+    ]
+
+
+def page(
+    tally: Tally,
+    steady: Tally,
+    asked: dict[str, list[Question]],
+    batch: tuple[float, float],
+    given: Any,
+    load: float,
+) -> str:
     """The results."""
     distinct = {
         unit: len({(q.answer["prediction"], round(q.answer["score"] / (2 * SAME))) for q in some})
@@ -211,14 +253,13 @@ def page(tally: Tally, asked: dict[str, list[Question]], batch: tuple[float, flo
         f"| rows with their own answer | {tally.rows:,} |",
         f"| rows with another's answer | {tally.crossed:,} |",
         f"| rows lost | {tally.lost:,} |",
-        f"| requests refused or failed | {sum(tally.codes.values()):,}"
-        + (f" ({', '.join(f'{code}: {n}' for code, n in tally.codes.items())})" if tally.codes else "")
-        + " |",
+        f"| requests refused or failed | {failures(tally)} |",
         f"| rows a second | {tally.rows / tally.elapsed:,.1f} |",
         f"| seconds to an answer: median, 95 %, 99 % | {quantiles[0]:.2f}, {quantiles[1]:.2f}, {quantiles[2]:.2f} |",
         f"| rows, requests of a batch (mean) | {batch[0]:.1f}, {batch[1]:.1f} |",
         f"| memory of the server before, after | {tally.memory[0][1]:,.0f}, {tally.after:,.0f} MB |",
         f"| its highest in the first, second, last third | {thirds} MB |",
+        *steadily(steady, given),
     ]
     return "\n".join(lines) + "\n"
 
@@ -246,6 +287,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--steady-clients", type=int, default=20, help="clients after the storm")
+    parser.add_argument("--steady-seconds", type=float, default=600.0)
     parser.add_argument("--rows", type=int, default=40, help="distinct rows of each unit")
     parser.add_argument("--bundle", type=Path, help="a bundle made before; by default one is trained")
     parser.add_argument("--out", type=Path, help="Markdown file; by default the table is printed")
@@ -258,17 +301,19 @@ def main() -> int:
         process, url = serve(bundle, folder)
         try:
             warm(url, asked)
-            tally = asyncio.run(storm(url, psutil.Process(process.pid), asked, given.clients, given.seconds))
+            served = psutil.Process(process.pid)
+            tally = asyncio.run(storm(url, served, asked, given.clients, given.seconds))
             batch = batches(url)
+            steady = asyncio.run(storm(url, served, asked, given.steady_clients, given.steady_seconds))
         finally:
             process.terminate()
             code = process.wait(120)
-    text = page(tally, asked, batch, given, load_before)
+    text = page(tally, steady, asked, batch, given, load_before)
     if given.out is None:
         print(text)
     else:
         given.out.write_text(text, encoding="utf-8")
-    return 1 if tally.crossed or tally.lost or code else 0
+    return 1 if code or any(found.crossed or found.lost for found in (tally, steady)) else 0
 
 
 if __name__ == "__main__":

@@ -12,12 +12,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meld.bundle.files import STREAM, format_of, read_frame, write_frame
-from meld.bundle.model import COLUMNS, check_columns, with_answers
-from meld.errors import UserError
+from meld.bundle.files import STREAM, TableWriter, format_of, rows_in
+from meld.bundle.job import COLUMNS, FileRows, FrameRows, names_beside, with_answers
+from meld.errors import DataError, UserError
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 CELLS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=12)
+
+
+def read_frame(name: str, given: str | None = None, size: int = 3) -> pd.DataFrame:
+    """A table, read piece by piece, as a whole."""
+    with rows_in(name, given) as table:
+        pieces = list(FileRows(table).pieces(size))
+        assert len(table) == sum(map(len, pieces))
+        assert {len(piece) for piece in pieces[:-1]} <= {size}
+        return pd.concat(pieces, ignore_index=True)
+
+
+def write_frame(frame: pd.DataFrame, name: str, given: str | None = None, size: int = 2) -> None:
+    """A whole table, written piece by piece."""
+    rows = FrameRows(frame)
+    with TableWriter(name, format_of(name, given)) as writer:
+        for piece in rows.pieces(size):
+            writer.add(piece)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -68,6 +85,18 @@ def test_answers_are_lists_where_the_format_has_lists(tmp_path: Path) -> None:
     assert text == [",".join(["n", *COLUMNS]), '1,x,0.5,"[""a"", ""b""]","[0.6, 0.4]",ok', "2,,0.0,[],[],invalid"]
 
 
+def _break_off(name: str, kind: Any) -> None:
+    """Begin to write a table, and fail."""
+
+    def fail() -> None:
+        with TableWriter(name, kind) as writer:
+            writer.add(pd.DataFrame({"a": ["1"]}))
+            raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        fail()
+
+
 def test_streams(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     class Stdin:
         buffer = io.BytesIO(b'{"a": "NA", "n": 06}\n'.replace(b"06", b"6") + b'{"a": null, "n": 1.50}\n')
@@ -77,6 +106,10 @@ def test_streams(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFix
     assert frame.values.tolist() == [["NA", "6"], ["", "1.50"]]
     write_frame(frame, STREAM)
     assert capfdbinary.readouterr().out == b"a,n\r\nNA,6\r\n,1.50\r\n"
+    write_frame(frame, STREAM, "parquet", size=1)
+    assert pd.read_parquet(io.BytesIO(capfdbinary.readouterr().out)).values.tolist() == frame.values.tolist()
+    _break_off(STREAM, "parquet")
+    assert capfdbinary.readouterr().out == b""
 
 
 def test_the_suffix_tells_the_format_unless_it_is_given(tmp_path: Path) -> None:
@@ -101,15 +134,76 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path, mon
     place.write_text("old")
 
     def full(*_: Any) -> None:
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
-    monkeypatch.setattr("meld.bundle.files.os.replace", full)
-    with pytest.raises(UserError, match="no space"):
-        write_frame(pd.DataFrame({"a": ["1"]}), str(place))
+    for step in ("replace", "fsync"):
+        with monkeypatch.context() as patch:
+            patch.setattr(f"meld.bundle.files.os.{step}", full)
+            with pytest.raises(UserError, match="no space"):
+                write_frame(pd.DataFrame({"a": ["1"]}), str(place))
+        assert place.read_text() == "old"
+        assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_table_whose_rows_stop_coming_is_not_written(suffix: str, tmp_path: Path) -> None:
+    place = tmp_path / f"out{suffix}"
+    place.write_text("old")
+    _break_off(str(place), format_of(place.name, None))
     assert place.read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["out.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == [place.name]
 
 
-def test_rows_with_a_column_of_the_answers_are_refused() -> None:
-    with pytest.raises(UserError, match="'score'"):
-        check_columns(pd.DataFrame({"score": [1]}))
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("late.csv", "a,b\n" + "1,2\n" * 500 + '1,"2\n'),
+        ("late.csv", "a,b\n" + "1,2\n" * 500 + "1\n"),
+        ("late.csv", b"a,b\n" + b"1,2\n" * 5000 + b"1,\xff\n"),
+        ("late.jsonl", '{"a": 1}\n' * 500 + '{"a": 1\n'),
+        ("late.jsonl", '{"a": 1}\n' * 500 + '{"a": "\\ud800"}\n'),
+    ],
+)
+def test_what_is_wrong_at_the_end_is_said_before_the_beginning_is_used(
+    name: str, content: str | bytes, tmp_path: Path
+) -> None:
+    place = tmp_path / name
+    place.write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(DataError, match=r"late\.") as found, rows_in(str(place)):
+        raise AssertionError("it was opened")
+    number = 5002 if isinstance(content, bytes) else 502 if name.endswith("csv") else 501
+    assert f"line {number}" in found.value.where
+
+
+def test_a_key_that_only_the_last_object_has_is_a_column(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n\n{"a": null}\n{"b": "x"}')
+    found = read_frame(str(tmp_path / "rows.jsonl"), size=1)
+    assert list(found.columns) == ["a", "b"]
+    assert found.values.tolist() == [["1", ""], ["", ""], ["", "x"]]
+
+
+def test_types_of_parquet_do_not_depend_on_the_first_piece(tmp_path: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "n": pd.array([None, None, 3], dtype="Int64"),
+            "text": pd.Series([None, None, "x"], dtype=object),
+            7: [1.5] * 3,
+        }
+    )
+    place = tmp_path / "t.parquet"
+    with TableWriter(str(place), "parquet", FrameRows(frame).schema()) as writer:
+        for piece in FrameRows(frame).pieces(1):
+            writer.add(piece)
+    again = pd.read_parquet(place)
+    assert str(again["n"].dtype) == "Int64"
+    assert [column.dropna().tolist() for _, column in again.items()] == [[3], ["x"], [1.5] * 3]
+    assert list(again.columns) == ["n", "text", "7"]
+    with pytest.raises(UserError, match="Parquet"):
+        FrameRows(pd.DataFrame({"mixed": pd.Series([1, "x"], dtype=object)})).schema()
+
+
+def test_answers_beside_a_column_of_their_name_get_another() -> None:
+    """Hospital has a column ``score``, which its questions need."""
+    assert names_beside(["a", "score"]) == ("prediction", "meld_score", "experts", "weights", "status")
+    with pytest.raises(UserError, match="'meld_score'"):
+        names_beside(["score", "meld_score"])

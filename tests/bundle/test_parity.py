@@ -9,8 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from meld.bundle.model import COLUMNS, Model
+from meld.bundle.job import COLUMNS
+from meld.bundle.model import Model, load
 from meld.cli.main import main
+from meld.engine.stacked import StackedModel
 from meld.stages.balance import Odds
 
 FIVE = (
@@ -87,3 +89,25 @@ def test_the_shell_says_the_same(made_ten: Any, unit: str, tmp_path: Path) -> No
     for name in rows.columns.drop("id"):
         value = found[name].iloc[0]
         assert (json.loads(value) if name == "options" else value) == rows[name].iloc[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_experts_that_steps_ask_are_opened_once(made_ten: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are off the base model when the bundle is closed."""
+    opened: list[tuple[str, ...]] = []
+    begin = StackedModel.__init__
+
+    def counted(self: StackedModel, lm: Any, adapters: Any) -> None:
+        opened.append(tuple(adapters))
+        begin(self, lm, adapters)
+
+    monkeypatch.setattr(StackedModel, "__init__", counted)
+    model = load(made_ten.bundle)
+    unit = "quickstart_products.em"
+    rows = made_ten.rows(unit).head(3)
+    made_ten.check_some(model.predict(rows, unit=unit, chunk=1, progress=False), unit)
+    experts = (*model.opened.manifest["experts"], *model.opened.manifest["registered"])
+    assert sorted(opened) == sorted([("quickstart_listings.ave",), experts])
+    model.opened.close()
+    assert not any(module._forward_hooks for module in model.opened.lm.model.modules())

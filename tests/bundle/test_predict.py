@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -199,7 +201,7 @@ def test_what_does_not_fit_is_named(made: Any, model: Model) -> None:
         (lambda: model.predict(rows, "cta"), "'cta'"),
         (lambda: model.predict(rows), "Several units"),
         (lambda: model.predict(rows, unit="quickstart_person.di"), "quickstart_people.di"),
-        (lambda: model.predict(rows.assign(score=1), "di", "city", out="x.csv"), "'score'"),
+        (lambda: model.predict(rows.assign(score=1, meld_score=1), "di", "city", out="x.csv"), "'meld_score'"),
     ):
         with pytest.raises(UserError, match=words):
             wrong()
@@ -281,3 +283,27 @@ def test_numbers_in_frames_are_read_as_they_are_written(made: Any, model: Model)
     numbers = pd.Series([6000, np.nan], index=rows.index, dtype=object)  # without it pandas makes 6000.0 of it
     as_values = model.predict(rows.assign(**{name: numbers}), "di", "city", progress=False)
     assert list(as_text["score"]) == list(as_values["score"])
+
+
+@pytest.mark.slow
+def test_asking_again_and_again_keeps_nothing(made: Any, model: Model) -> None:
+    """A server asks for ever: what grows by a little with every question ends it."""
+    asked = [(unit, made.rows(unit).head(3).to_dict("records")) for unit in model.units]
+
+    def round_trip() -> None:
+        for unit, rows in asked:
+            # A new frame each time: pandas notes in an old one which pieces were cut from it.
+            frame = pd.DataFrame(rows, dtype=object)
+            model.predict(frame, unit=unit, progress=False)
+            model.explain(frame.iloc[[0]], unit=unit)
+
+    def held() -> Counter[str]:
+        gc.collect()
+        return Counter(type(thing).__name__ for thing in gc.get_objects())
+
+    round_trip()
+    before = held()
+    for _ in range(4):
+        round_trip()
+    kept = {kind: number for kind, number in (held() - before).items() if number > 4}
+    assert not kept, "a little more after every question"

@@ -7,20 +7,25 @@ import io
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
-from meld.dataset.table_files import JSON_LINES, PARQUET, cell_text, read_table
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from meld.dataset.table_files import JSON_LINES, PARQUET, cell_text
+from meld.dataset.table_pieces import Format, TableFile
 from meld.errors import UserError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-Format = Literal["csv", "parquet", "jsonl"]
-_SUFFIX = {"csv": ".csv", "parquet": ".parquet", "jsonl": ".jsonl"}
+_FORMATS = ("csv", "parquet", "jsonl")
 STREAM = "-"
 """Names standard input or output."""
 
@@ -32,15 +37,18 @@ def format_of(name: str, given: str | None) -> Format:
         UserError: For an unknown format.
     """
     if given is not None:
-        if given not in _SUFFIX:
-            raise UserError(f"There is no format {given!r}.", fix=f"one of {', '.join(_SUFFIX)}")
+        if given not in _FORMATS:
+            raise UserError(f"There is no format {given!r}.", fix=f"one of {', '.join(_FORMATS)}")
         return cast(Format, given)
     suffix = Path(name).suffix.lower()
     return "parquet" if suffix in PARQUET else "jsonl" if suffix in JSON_LINES else "csv"
 
 
-def read_frame(name: str, given: str | None = None) -> DataFrame:
-    """A table as text: ``NA`` and ``06000`` stay what they are, an empty cell is the empty text.
+@contextmanager
+def rows_in(name: str, given: str | None = None) -> Iterator[TableFile]:
+    """A table to read piece by piece: ``NA`` and ``06000`` stay what they are, an empty cell is the empty text.
+
+    Standard input is copied to a temporary file first, since rows are read more than once.
 
     Args:
         name: The file, or ``-`` for standard input.
@@ -49,42 +57,94 @@ def read_frame(name: str, given: str | None = None) -> DataFrame:
     Raises:
         DataError: For a missing, empty or malformed file, naming file, line and column.
     """
-    import pandas as pd
-
     kind = format_of(name, given)
-    path = Path(name)
-    if name == STREAM or path.suffix.lower() != _SUFFIX[kind]:
-        content = sys.stdin.buffer.read() if name == STREAM else None
-        if content is not None or given is not None:
-            with tempfile.TemporaryDirectory() as folder:
-                copy = Path(folder) / f"{'stdin' if name == STREAM else path.stem}{_SUFFIX[kind]}"
-                copy.write_bytes(path.read_bytes() if content is None else content)
-                frame = read_table(copy)
-                return pd.DataFrame(list(frame.rows), columns=list(frame.columns), dtype=object)
-    frame = read_table(path)
-    return pd.DataFrame(list(frame.rows), columns=list(frame.columns), dtype=object)
+    if name != STREAM:
+        yield TableFile(Path(name), kind)
+        return
+    with tempfile.TemporaryDirectory(prefix="meld-") as folder:
+        copy = Path(folder) / f"stdin.{kind}"
+        with copy.open("wb") as file:
+            shutil.copyfileobj(sys.stdin.buffer, file)
+        yield TableFile(copy, kind)
 
 
-def write_frame(frame: DataFrame, name: str, given: str | None = None) -> None:
-    """Write a table; a file appears whole or not at all.
+class TableWriter:
+    """A table that is written piece by piece; at the end of the block a file appears whole, or not at all.
 
     Lists (experts, weights) are lists in Parquet and JSON lines, and JSON in CSV; a missing answer is an empty cell, or
     null.
 
     Args:
-        frame: What to write, without its index.
         name: The file, or ``-`` for standard output.
-        given: Its format, where the suffix does not say.
+        kind: Its format.
+        schema: Types of the columns in Parquet; None takes those of the first piece.
+        partial: Where the file grows; None for beside it.
 
     Raises:
         UserError: If the file cannot be written.
     """
-    content = _bytes(frame, format_of(name, given))
-    if name == STREAM:
-        sys.stdout.buffer.write(content)
-        sys.stdout.buffer.flush()
-        return
-    write_whole(Path(name), content)
+
+    def __init__(self, name: str, kind: Format, schema: pa.Schema | None = None, partial: Path | None = None) -> None:
+        self.kind, self._schema = kind, schema
+        self._path = None if name == STREAM else Path(name)
+        self._partial: Path | None = None
+        # Nobody can read a Parquet file before its end, and half of one must not look like a whole.
+        held = kind == "parquet" and name == STREAM
+        self._file: IO[bytes] = tempfile.TemporaryFile() if held else sys.stdout.buffer  # noqa: SIM115 - closed below
+        self._parquet: pq.ParquetWriter | None = None
+        self._begun = False
+        if self._path is not None:
+            self._partial = partial or _beside(self._path)
+            with _said(self._path):
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._partial.open("wb")
+
+    def __enter__(self) -> TableWriter:
+        return self
+
+    def add(self, frame: DataFrame) -> None:
+        """Write further rows, without their index; they have the columns of the first ones."""
+        with _said(self._path):
+            if self.kind == "parquet":
+                self._add_parquet(frame)
+            else:
+                self._file.write(_text_of(frame, self.kind, header=not self._begun).encode("utf-8"))
+            self._begun = True
+            if self._path is None:
+                self._file.flush()
+
+    def _add_parquet(self, frame: DataFrame) -> None:
+        named = frame.set_axis([str(column) for column in frame.columns], axis=1)
+        table = pa.Table.from_pandas(named, schema=self._schema, preserve_index=False)
+        if self._parquet is None:
+            self._schema = table.schema
+            self._parquet = pq.ParquetWriter(self._file, table.schema)
+        self._parquet.write_table(table)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        try:
+            with _said(self._path):
+                if self._parquet is not None:
+                    self._parquet.close()
+                if self._path is not None and self._partial is not None:
+                    self._finish(self._path, self._partial, whole=error is None)
+                elif self.kind == "parquet" and error is None:
+                    self._file.seek(0)
+                    shutil.copyfileobj(self._file, sys.stdout.buffer)
+                    sys.stdout.buffer.flush()
+                    self._file.close()
+        finally:
+            if self._partial is not None:
+                with suppress(OSError):
+                    self._partial.unlink()
+
+    def _finish(self, path: Path, partial: Path, whole: bool) -> None:
+        with self._file:
+            if whole:
+                self._file.flush()
+                os.fsync(self._file.fileno())
+        if whole:
+            os.replace(partial, path)
 
 
 def write_whole(path: Path, content: bytes) -> None:
@@ -93,41 +153,53 @@ def write_whole(path: Path, content: bytes) -> None:
     Raises:
         UserError: If it cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _beside(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(
-            f"{path.name} cannot be written: {error.strerror or error}.",
-            where=str(path),
-            fix="name a file in a folder that you may write to and that has room",
-        ) from error
+        with _said(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
     finally:
         with suppress(OSError):
             partial.unlink()
 
 
-def _bytes(frame: DataFrame, kind: Format) -> bytes:
-    if kind == "parquet":
-        buffer = io.BytesIO()
-        frame.to_parquet(buffer, index=False)
-        return buffer.getvalue()
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.partial")
+
+
+@contextmanager
+def _said(path: Path | None) -> Iterator[None]:
+    """The block whose failures to write a file are said to the user; those of a stream (None) are the caller's."""
+    try:
+        yield
+    except OSError as error:
+        if path is None:
+            raise
+        raise UserError(
+            f"{path.name} cannot be written: {error.strerror or error}.",
+            where=str(path),
+            fix="name a file in a folder that you may write to and that has room",
+        ) from error
+
+
+def _text_of(frame: DataFrame, kind: Format, header: bool) -> str:
+    """Rows as CSV or JSON lines."""
     names = [str(column) for column in frame.columns]
     rows = zip(*(list(frame.iloc[:, place]) for place in range(len(names))), strict=True)
     if kind == "jsonl":
         lines = (json.dumps(dict(zip(names, map(_json, row), strict=True)), ensure_ascii=False) for row in rows)
-        return "".join(f"{line}\n" for line in lines).encode("utf-8")
+        return "".join(f"{line}\n" for line in lines)
     text = io.StringIO(newline="")
     # With a terminator of \n alone, the writer would leave a carriage return inside a value unquoted.
     writer = csv.writer(text, lineterminator="\r\n")
-    writer.writerow(names)
+    if header:
+        writer.writerow(names)
     writer.writerows([cell_text(value) for value in row] for row in rows)
-    return text.getvalue().encode("utf-8")
+    return text.getvalue()
 
 
 def _json(value: Any) -> Any:

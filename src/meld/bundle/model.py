@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meld.bundle.files import write_frame
+from meld.bundle.files import STREAM
+from meld.bundle.job import COLUMNS, FileRows, FrameRows, Job, Rows, Target, bar, frame_of
 from meld.bundle.opened import Opened
-from meld.bundle.parts import Parts
-from meld.bundle.rows import Request, known_records, request
+from meld.bundle.rows import known_records, request
 from meld.config.targets import nearest
+from meld.dataset.table_pieces import TableFile
 from meld.engine.base import Engine
 from meld.errors import UserError
 from meld.metapath.edits import Edit
@@ -24,9 +23,6 @@ from meld.types import Prediction, Query, Table
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
-
-COLUMNS = ("prediction", "score", "experts", "weights", "status")
-"""The columns of a frame of predictions."""
 
 CHUNK = 256
 """Rows that are answered, and kept, together."""
@@ -154,34 +150,49 @@ class Model:
             UserError: For an unknown task or unit, a missing column (named), a target that the unit cannot be asked
                 about, or an ``out`` that would hold two columns of one name.
         """
-        if chunk < 1:
-            raise UserError(f"A chunk of {chunk} rows holds nothing.", where="chunk", fix="chunk=256")
         name = self._unit(task, unit)
-        asked = self._request(name, frame, right, target)
-        parts = None
-        if out is not None:
-            check_columns(frame)
-            job = {"bundle": self.opened.identity, "unit": name, "target": asked.target, "chunk": chunk}
-            parts = Parts(Path(out), {**job, "rows": len(asked), "content": self._digest(asked)}, restart)
-        found: list[Prediction] = []
-        with _bar(f"predict {name}", len(asked), progress) as advance:
-            for number, start in enumerate(range(0, len(asked), chunk)):
-                stop = min(start + chunk, len(asked))
-                if parts is not None and parts.has(number):
-                    found += parts.read(number)
-                else:
-                    told = self.opened.answer(name, asked.queries(start, stop, self._records(name)))
-                    # Ranked options are for explanations; of many rows they would fill the memory.
-                    made = [replace(prediction, options=(), raw="") for prediction, _ in told]
-                    if parts is not None:
-                        parts.write(number, made)
-                    found += made
-                advance(stop - start)
-        answers = _frame(found, frame.index)
-        if parts is not None:
-            write_frame(with_answers(frame, answers), str(out), file_format)
-            parts.discard()
-        return answers
+        job = self._job(name, FrameRows(frame), None if right is None else FrameRows(right), target, chunk)
+        told = job.answers(progress) if out is None else job.write(Target(str(out), file_format, restart), progress)
+        return frame_of([prediction for made in told for prediction in made], frame.index)
+
+    def predict_file(
+        self,
+        rows: TableFile,
+        out: str | Path = STREAM,
+        task: str | None = None,
+        target: str | None = None,
+        *,
+        unit: str | None = None,
+        right: TableFile | None = None,
+        restart: bool = False,
+        file_format: str | None = None,
+        progress: bool = True,
+        chunk: int = CHUNK,
+    ) -> Counter[str]:
+        """Answer the rows of a file of any length into another file; no more than a chunk of them is in memory.
+
+        Args:
+            rows: The file (:func:`meld.bundle.files.rows_in`); of pairs the left ones if ``right`` is given.
+            out: The file to write, or ``-`` for standard output. Of a file, finished chunks are kept beside it.
+            task: As for :meth:`predict`.
+            target: As for :meth:`predict`.
+            unit: As for :meth:`predict`.
+            right: The right tuples of pairs.
+            restart: Begin anew instead of going on where the same call was interrupted.
+            file_format: The format of ``out`` where its suffix does not say: ``csv`` | ``parquet`` | ``jsonl``.
+            progress: Show a progress bar.
+            chunk: Rows at a time.
+
+        Returns:
+            How many rows came to which status.
+
+        Raises:
+            UserError: As :meth:`predict`.
+        """
+        name = self._unit(task, unit)
+        job = self._job(name, FileRows(rows), None if right is None else FileRows(right), target, chunk)
+        told = job.write(Target(str(out), file_format, restart), progress)
+        return Counter(prediction.status for made in told for prediction in made)
 
     def match(
         self,
@@ -226,7 +237,7 @@ class Model:
             entities = {str(row): query.entities[0] for row, query in enumerate(rows)}
             tables[key] = Table(known.name, known.title, tuple(card["sides"][side]), entities)
         if not len(left) or not len(right):
-            return _frame([], left.index[:0]).assign(left=[], right=[])[["left", "right", *COLUMNS]]
+            return frame_of([], left.index[:0]).assign(left=[], right=[])[["left", "right", *COLUMNS]]
         over = trained.over(tables)
         assert over.partners is not None
         pairs = [
@@ -235,7 +246,7 @@ class Model:
             for reference, _ in over.partners.nearest(f"{names[0]}:{row}")[:candidates]
         ]
         found: list[Prediction] = []
-        with _bar(f"match {name}", len(pairs), progress) as advance:
+        with bar(f"match {name}", len(pairs), progress) as advance:
             for start in range(0, len(pairs), chunk):
                 some = pairs[start : start + chunk]
                 queries = [
@@ -275,7 +286,8 @@ class Model:
         if len(frame) != 1:
             raise UserError(f"There are {len(frame)} rows; one is explained at a time.", fix="explain(df.iloc[0], ...)")
         name = self._unit(task, unit)
-        queries = self._request(name, frame, None, target).queries(0, 1, self._records(name))
+        tables, card = self.opened.unit(name).data.tables, self.opened.cards[name]
+        queries = request(name, card, tables, frame, None, target).queries(0, 1, self._records(name))
         prediction, asked = self.opened.answer(name, queries)[0]
         return Explanation(prediction, asked, self.opened.path(name))
 
@@ -308,61 +320,14 @@ class Model:
             fix=f"say which one the rows are like: unit={found[0]!r}",
         )
 
-    def _request(self, name: str, frame: DataFrame, right: DataFrame | None, target: str | None) -> Request:
-        unit = self.opened.unit(name)
-        return request(name, self.opened.cards[name], unit.data.tables, frame, right, target)
+    def _job(self, name: str, rows: Rows, right: Rows | None, target: str | None, chunk: int) -> Job:
+        return Job(self.opened, name, self._records(name), rows, right, target, chunk)
 
     def _records(self, name: str) -> dict[str, dict[tuple[str, ...], str]]:
         if name not in self._known:
             tables = self.opened.unit(name).data.tables.values()
             self._known[name] = known_records({table.name: table for table in tables})
         return self._known[name]
-
-    def _digest(self, asked: Request) -> str:
-        """Identity of what is asked: the same rows give the same."""
-        found = hashlib.sha256()
-        for start in range(0, len(asked), 1024):
-            for query in asked.queries(start, min(start + 1024, len(asked)), self._records(asked.unit)):
-                said = [[list(entity.items()) for entity in query.entities], query.target, query.title, query.options]
-                found.update(json.dumps(said, ensure_ascii=True).encode())
-        return found.hexdigest()
-
-
-def _frame(predictions: Sequence[Prediction], index: Any) -> DataFrame:
-    import pandas as pd
-
-    columns = {
-        "prediction": pd.Series([p.output for p in predictions], dtype=object),
-        "score": pd.Series([p.score for p in predictions], dtype=float),
-        "experts": pd.Series([p.experts for p in predictions], dtype=object),
-        "weights": pd.Series([p.weights for p in predictions], dtype=object),
-        "status": pd.Series([p.status for p in predictions], dtype=object),
-    }
-    frame = pd.DataFrame(columns)
-    frame.index = index
-    return frame
-
-
-def check_columns(frame: DataFrame) -> None:
-    """Refuse rows that have a column named as one of the answers' own.
-
-    Raises:
-        UserError: Naming it.
-    """
-    taken = [str(column) for column in frame.columns if str(column) in COLUMNS]
-    if taken:
-        raise UserError(
-            f"The rows have a column {taken[0]!r} already, and the answers would have one too.",
-            where=f"column {taken[0]!r}",
-            fix="rename it",
-        )
-
-
-def with_answers(frame: DataFrame, answers: DataFrame) -> DataFrame:
-    """The rows with their answers behind them."""
-    import pandas as pd
-
-    return pd.concat([frame.reset_index(drop=True), answers.reset_index(drop=True)], axis=1)
 
 
 def _matches(
@@ -373,22 +338,10 @@ def _matches(
     order = sorted(range(len(pairs)), key=lambda place: (pairs[place][0], -probable[place]))
     import pandas as pd
 
-    frame = _frame([found[place] for place in order], pd.RangeIndex(len(order)))
+    frame = frame_of([found[place] for place in order], pd.RangeIndex(len(order)))
     frame.insert(0, "left", [left.index[pairs[place][0]] for place in order])
     frame.insert(1, "right", [right.index[pairs[place][1]] for place in order])
     return frame
-
-
-@contextmanager
-def _bar(what: str, total: int, shown: bool) -> Iterator[Any]:
-    """A progress bar over rows on standard error; what it yields takes how many more are done."""
-    from rich.console import Console
-    from rich.progress import Progress as Bars
-
-    console = Console(stderr=True)
-    with Bars(console=console, transient=True, disable=not (shown and console.is_terminal)) as bars:
-        task = bars.add_task(what, total=total)
-        yield lambda amount: bars.advance(task, amount)
 
 
 def load(folder: str | Path, *, base: str | None = None, engine: Engine | None = None, device: str = "auto") -> Model:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,8 @@ from meld.bundle.components import make
 from meld.bundle.manifest import MANIFEST, read_manifest, sha256
 from meld.encoder.contrastive import ContrastiveEncoder
 from meld.encoder.vectors import Embedder
-from meld.engine.base import Engine
+from meld.engine.base import Engine, MixtureModel
+from meld.engine.stacked import StackedEngine, StackedModel
 from meld.errors import UserError
 from meld.metapath.base import StepRules
 from meld.metapath.edits import Step, Walk
@@ -30,7 +32,7 @@ from meld.serializer.prompt import PromptWriter
 from meld.stages.annotate import demonstrate
 from meld.stages.balance import Odds, load_odds
 from meld.stages.infer import answer_encoder, asked_of, detector_of, kept_as_it_is
-from meld.stages.panel import Mixer, Panel, follow_path
+from meld.stages.panel import Mixer, Panel, follow_path, step_experts
 from meld.stages.paths import SAME_TABLE, build_steps
 from meld.stages.unit import Questions, Unit
 from meld.task.base import Task
@@ -91,6 +93,7 @@ class Opened:
         self._detectors: dict[str, Detector | None] = {}
         self._steps: dict[str, dict[str, Step]] = {}
         self._panel: Panel | None = None
+        self._asked: dict[tuple[str, ...], StackedModel] = {}
 
     def _check_base(self, given: str | None) -> None:
         trained = self.manifest["base"]
@@ -170,6 +173,9 @@ class Opened:
         if self._panel is not None:
             self._panel.close()
             self._panel = None
+        for model in self._asked.values():
+            model.close()
+        self._asked.clear()
 
     def answer(self, name: str, queries: Sequence[Query], progress: Progress | None = None) -> list[Told]:
         """Answer queries to a unit, as the run's evaluation answered its test queries.
@@ -217,8 +223,6 @@ class Opened:
         """Queries with their demonstrations found and the unit's path followed."""
         path = self.path(unit.name)
         asking = [step for step in path if self._asks(step)]
-        if asking:
-            self.close()  # a step's own expert answers on the bare base model
         if self.backbone.max_demos != 0:
             unit.demonstrations = demonstrate(unit, self.retriever, queries, unit.samples, 0)
         return follow_path(
@@ -230,10 +234,20 @@ class Opened:
             queries,
             self.rules,
             self.backbone,
-            lambda: self.lm,
+            self._step_experts,
             progress,
             self._ready(unit, [step for step in path if step.rpartition(".")[2] in SAME_TABLE]),
         )
+
+    def _step_experts(self, adapters: Mapping[str, Path]) -> AbstractContextManager[MixtureModel]:
+        """The experts that steps ask; kept open where they do not disturb those of the panel, nor these them."""
+        if not isinstance(self.engine, StackedEngine):
+            self.close()
+            return step_experts(self.lm, adapters)
+        names = tuple(adapters)
+        if names not in self._asked:
+            self._asked[names] = self.engine.open(self.lm, adapters)
+        return nullcontext(self._asked[names])
 
     def _asks(self, step: str) -> bool:
         """Whether a step asks a language model; blocking and detection attach what the encoder knows in any case."""

@@ -39,6 +39,7 @@ class Request:
             differ from query to query, which takes all columns there are.
         target: The attribute asked about; None where the task asks about none, or each row names its own.
         row_targets: Whether the column ``target`` names it row by row.
+        first: The number of the first row, where the frames are a piece of longer ones.
     """
 
     unit: str
@@ -48,6 +49,7 @@ class Request:
     columns: tuple[dict[str, Any], ...]
     target: str | None
     row_targets: bool
+    first: int = 0
 
     def __len__(self) -> int:
         return len(self.frames[0])
@@ -71,7 +73,7 @@ class Request:
         ]
         extra = {name: list(parts[0][name]) for name in self._extras(parts[0])}
         for place in range(len(parts[0])):
-            row = start + place
+            row = self.first + start + place
             target = self._target(extra, place, row)
             entities = [{attribute: values[place] for attribute, values in side.items()} for side in texts]
             for entity in entities:
@@ -161,6 +163,7 @@ def request(
     frame: DataFrame,
     right: DataFrame | None,
     target: str | None,
+    first: int = 0,
 ) -> Request:
     """Check that frames bring what a unit's questions need.
 
@@ -171,6 +174,7 @@ def request(
         frame: The rows; of pair tasks with prefixed columns, or the left ones.
         right: The right rows, one for each left one.
         target: The attribute asked about.
+        first: The number of the first row, where the frames are a piece of longer ones.
 
     Raises:
         UserError: For anything but a frame, a column that is missing or there twice (named), or a target that the unit
@@ -178,15 +182,12 @@ def request(
     """
     for given in (frame, right):
         if given is not None:
-            _check_frame(given)
+            check_frame(given)
     pairs = len(card["sides"]) == 2
     if right is not None and not pairs:
         raise UserError(f"{unit} asks about single tuples.", where="right=...", fix="give one frame")
-    if right is not None and len(right) != len(frame):
-        raise UserError(
-            f"The left frame has {len(frame)} rows and the right one {len(right)}; row by row they are the pairs.",
-            fix="give frames of one length, or find the pairs: match(left, right)",
-        )
+    if right is not None:
+        check_lengths(len(frame), len(right))
     frames = (frame,) if right is None else (frame, right)
     row_targets, target = _targets(unit, card, frame, target)
     columns = []
@@ -196,10 +197,28 @@ def request(
         columns.append(_columns(unit, card, source, attributes, prefix, target))
     if card["own_options"] and _OPTIONS not in frame.columns:
         raise _missing(unit, [_OPTIONS], frame, "each row names the answers there are, as a list or a JSON list")
-    return Request(unit, card, {t.name: t for t in tables.values()}, frames, tuple(columns), target, row_targets)
+    return Request(unit, card, {t.name: t for t in tables.values()}, frames, tuple(columns), target, row_targets, first)
 
 
-def _check_frame(frame: object) -> None:
+def check_lengths(left: int, right: int) -> None:
+    """Refuse two sides of pairs that are not equally long.
+
+    Raises:
+        UserError: Naming both lengths.
+    """
+    if left != right:
+        raise UserError(
+            f"The left frame has {left} rows and the right one {right}; row by row they are the pairs.",
+            fix="give as many right rows, or find the pairs: match(left, right) in Python",
+        )
+
+
+def check_frame(frame: object) -> None:
+    """Refuse anything but a frame, and a column that is there twice.
+
+    Raises:
+        UserError: Naming it.
+    """
     import pandas as pd
 
     if not isinstance(frame, pd.DataFrame):

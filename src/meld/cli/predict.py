@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 
 from meld.cli.words import Words
 
@@ -20,35 +21,35 @@ def predict_verb(words: Sequence[str]) -> int:
     """
     given = _parser().parse_args(list(words))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from meld.bundle.files import STREAM, format_of, read_frame, write_frame
-    from meld.bundle.model import check_columns, load, with_answers
+    from meld.bundle.files import format_of, rows_in
+    from meld.bundle.job import names_beside
+    from meld.bundle.model import load
 
     # Told before anything is loaded.
     out_format = format_of(given.out, given.out_format)
-    frame = read_frame(given.rows, given.format)
-    check_columns(frame)
-    right = None if given.right is None else read_frame(given.right, given.format)
-    model = load(given.bundle, base=given.base, device=given.device)
-    to_file = given.out != STREAM
-    answers = model.predict(
-        frame,
-        given.task,
-        given.target,
-        unit=given.unit,
-        right=right,
-        out=given.out if to_file else None,
-        restart=given.restart,
-        file_format=out_format,
-        progress=not given.quiet,
-        chunk=given.chunk,
-    )
-    if not to_file:
+    with ExitStack() as held:
+        rows = held.enter_context(rows_in(given.rows, given.format))
+        right = None if given.right is None else held.enter_context(rows_in(given.right, given.format))
+        names_beside(rows.columns)
+        model = load(given.bundle, base=given.base, device=given.device)
         try:
-            write_frame(with_answers(frame, answers), STREAM, out_format)
+            found = model.predict_file(
+                rows,
+                given.out,
+                given.task,
+                given.target,
+                unit=given.unit,
+                right=right,
+                restart=given.restart,
+                file_format=out_format,
+                progress=not given.quiet,
+                chunk=given.chunk,
+            )
         except BrokenPipeError:
             # Whoever read has seen enough; without this Python complains once more when it closes the stream.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 1 if (answers["status"] == "invalid").any() else 0
+            return 1
+    return 1 if found["invalid"] else 0
 
 
 def _parser() -> Words:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,42 +111,64 @@ def read_csv_text(path: Path | str, encoding: str = "utf-8") -> TextFrame:
         ConfigError: If the encoding's name is unknown.
     """
     path = Path(path)
-    reader = csv.reader(io.StringIO(read_text(path, encoding), newline=""), strict=True)
-    records: list[tuple[str, ...]] = []
-    lines: list[int] = []
+    (_, header), *records = csv_records(io.StringIO(read_text(path, encoding), newline=""), path)
+    return TextFrame(path, header, tuple(values for _, values in records), tuple(line for line, _ in records))
+
+
+def csv_records(lines: Iterable[str], path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The header and the rows of comma-separated text, one by one, each with the line on which it ends.
+
+    Args:
+        lines: The text, with its line ends.
+        path: The file, for messages.
+
+    Raises:
+        DataError: If it is empty, has a header only or is malformed; with the line and what to do.
+    """
+    reader = csv.reader(lines, strict=True)
+    header: tuple[str, ...] = ()
+    rows = -1
     try:
         for values in reader:
-            if values:  # a blank line is no row
-                records.append(tuple(values))
-                lines.append(reader.line_num)
+            if not values:  # a blank line is no row
+                continue
+            rows += 1
+            if rows == 0:
+                header = tuple(values)
+                _check_header(header, path, reader.line_num)
+            elif len(values) != len(header):
+                raise _ragged(path, header, len(values), rows - 1, reader.line_num)
+            yield reader.line_num, tuple(values)
     except csv.Error as error:
         raise DataError(
             f"{path.name} is not well-formed CSV: {error}.",
             where=f"{path}, line {reader.line_num}",
             fix="check the quotes on that line",
         ) from None
-    if not records:
+    if rows < 0:
         raise DataError(f"{path.name} is empty.", where=str(path), fix="it needs a header line and at least one row")
-    header = records[0]
+    if rows == 0:
+        raise DataError(f"{path.name} has a header but no rows.", where=str(path), fix="it needs at least one row")
+
+
+def _check_header(header: Sequence[str], path: Path, line: int) -> None:
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
         raise DataError(
             f"{path.name} names {', '.join(repr(column) for column in twice)} more than once in its header.",
-            where=f"{path}, line {lines[0]}",
+            where=f"{path}, line {line}",
             fix="give every column a name of its own",
         )
-    if len(records) == 1:
-        raise DataError(f"{path.name} has a header but no rows.", where=str(path), fix="it needs at least one row")
-    for number, (record, line) in enumerate(zip(records[1:], lines[1:], strict=True)):
-        if len(record) != len(header):
-            first = header[len(record)] if len(record) < len(header) else None
-            raise DataError(
-                f"{path.name} has a row with {len(record)} values where the header names {len(header)} columns"
-                + (f"; '{first}' is the first without a value." if first is not None else "."),
-                where=f"{path}, row {number} (line {line})",
-                fix="quote values that contain commas, or add the missing ones",
-            )
-    return TextFrame(path, header, tuple(records[1:]), tuple(lines[1:]))
+
+
+def _ragged(path: Path, header: Sequence[str], values: int, row: int, line: int) -> DataError:
+    first = header[values] if values < len(header) else None
+    return DataError(
+        f"{path.name} has a row with {values} values where the header names {len(header)} columns"
+        + (f"; '{first}' is the first without a value." if first is not None else "."),
+        where=f"{path}, row {row} (line {line})",
+        fix="quote values that contain commas, or add the missing ones",
+    )
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -49,10 +50,16 @@ def read_table(path: Path | str, encoding: str = "utf-8") -> TextFrame:
         return _read_parquet(path)
     if suffix in JSON_LINES:
         return _read_json_lines(path, encoding)
-    # The csv module refuses cells above 128 KiB unless told otherwise, and has but one switch for the whole process.
+    with long_cells():
+        return read_csv_text(path, encoding)
+
+
+@contextmanager
+def long_cells() -> Iterator[None]:
+    """The block in which the csv module takes cells above 128 KiB; it has but one switch for the whole process."""
     before = csv.field_size_limit(_LONGEST_CELL)
     try:
-        return read_csv_text(path, encoding)
+        yield
     finally:
         csv.field_size_limit(before)
 
@@ -89,57 +96,97 @@ def writable(text: str) -> bool:
 
 
 def _read_parquet(path: Path) -> TextFrame:
+    header, pieces = parquet_records(path)
+    rows = tuple(row for piece in pieces for row in piece)
+    check_table(path, header, len(rows))
+    return TextFrame(path, header, rows, tuple(range(1, len(rows) + 1)))
+
+
+def parquet_records(path: Path, size: int = 65_536) -> tuple[tuple[str, ...], Iterator[list[tuple[str, ...]]]]:
+    """The header of a Parquet file, and its rows as text, some at a time.
+
+    Args:
+        path: The file.
+        size: Rows at a time at most.
+
+    Raises:
+        DataError: For a missing or malformed file, or a value that is not text; also while the rows are read.
+    """
     try:
-        table = pq.ParquetFile(path).read()
+        file = pq.ParquetFile(path)
     except FileNotFoundError:
         raise DataError(
             f"{path.name} does not exist.", where=str(path), fix="check the path, or put the file there"
         ) from None
     except (OSError, pa.ArrowException) as error:
-        raise DataError(
-            f"{path.name} is not a readable Parquet file: {str(error).splitlines()[0]}",
-            where=str(path),
-            fix="write it again, or save the table as CSV",
-        ) from None
-    columns: list[tuple[str, ...]] = []
-    for place, name in enumerate(table.column_names):
-        values = table.column(place).to_pylist()
-        if pa.types.is_float32(table.schema.field(place).type):
-            # Python's floats are doubles, in which 0.1 of single precision is 0.10000000149011612.
-            values = [None if value is None else np.float32(value) for value in values]
-        columns.append(tuple(_texts(values, path, name)))
+        raise _unreadable(path, error) from None
+    names = file.schema_arrow.names
     # pandas saves the index of a frame below such a name.
-    header = tuple("" if name.startswith("__index_level_") else name for name in table.column_names)
-    rows = tuple(zip(*columns, strict=True)) if columns else ()
-    return _frame(path, header, rows, tuple(range(1, len(rows) + 1)))
+    return tuple("" if name.startswith("__index_level_") else name for name in names), _parquet_pieces(path, file, size)
 
 
-def _texts(values: Sequence[object], path: Path, column: str) -> list[str]:
+def _parquet_pieces(path: Path, file: pq.ParquetFile, size: int) -> Iterator[list[tuple[str, ...]]]:
+    row = 0
+    try:
+        for batch in file.iter_batches(batch_size=size):
+            columns: list[list[str]] = []
+            for place, field in enumerate(batch.schema):
+                values = batch.column(place).to_pylist()
+                if pa.types.is_float32(field.type):
+                    # Python's floats are doubles, in which 0.1 of single precision is 0.10000000149011612.
+                    values = [None if value is None else np.float32(value) for value in values]
+                columns.append(_texts(values, path, field.name, row))
+            yield list(zip(*columns, strict=True))
+            row += batch.num_rows
+    except (OSError, pa.ArrowException) as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: Path, error: Exception) -> DataError:
+    return DataError(
+        f"{path.name} is not a readable Parquet file: {str(error).splitlines()[0]}",
+        where=str(path),
+        fix="write it again, or save the table as CSV",
+    )
+
+
+def _texts(values: Sequence[object], path: Path, column: str, first: int) -> list[str]:
     found = [cell_text(value) for value in values]
-    for row, text in enumerate(found):
+    for row, text in enumerate(found, start=first):
         if not writable(text):
             raise _not_text(path, row, row + 1, column)
     return found
 
 
 def _read_json_lines(path: Path, encoding: str) -> TextFrame:
-    records: list[dict[str, str]] = []
-    lines: list[int] = []
-    for number, line in enumerate(read_text(path, encoding).split("\n"), start=1):
+    found = list(json_records(read_text(path, encoding).split("\n"), path))
+    header = tuple(dict.fromkeys(column for _, record in found for column in record))
+    rows = tuple(tuple(record.get(column, "") for column in header) for _, record in found)
+    check_table(path, header, len(rows))
+    return TextFrame(path, header, rows, tuple(number for number, _ in found))
+
+
+def json_records(lines: Iterable[str], path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The objects of JSON lines as text, one by one, each with its line.
+
+    Args:
+        lines: The lines.
+        path: The file, for messages.
+
+    Raises:
+        DataError: For a line that is no JSON object or not text.
+    """
+    row = 0
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        row = len(records)
-        place = f"{path}, row {row} (line {number})"
-        record = _json_object(line, path.name, place)
+        record = _json_object(line, path.name, f"{path}, row {row} (line {number})")
         texts = {column: _json_text(value, top=True) for column, value in record.items()}
         broken = [column for column, text in texts.items() if not writable(column + text)]
         if broken:
             raise _not_text(path, row, number, broken[0])
-        records.append(texts)
-        lines.append(number)
-    header = tuple(dict.fromkeys(column for record in records for column in record))
-    rows = tuple(tuple(record.get(column, "") for column in header) for record in records)
-    return _frame(path, header, rows, tuple(lines))
+        yield number, texts
+        row += 1
 
 
 def _json_object(line: str, name: str, place: str) -> dict[str, object]:
@@ -190,7 +237,12 @@ def _json_text(value: object, *, top: bool = False) -> str:
     return f"{{{', '.join(members)}}}"
 
 
-def _frame(path: Path, header: tuple[str, ...], rows: tuple[tuple[str, ...], ...], lines: tuple[int, ...]) -> TextFrame:
+def check_table(path: Path, header: Sequence[str], rows: int) -> None:
+    """Refuse a table without columns or rows, or with two columns of one name.
+
+    Raises:
+        DataError: Naming them.
+    """
     if not header or not rows:
         raise DataError(f"{path.name} has no rows.", where=str(path), fix="it needs columns and at least one row")
     named = [column for column in header if column]
@@ -201,7 +253,6 @@ def _frame(path: Path, header: tuple[str, ...], rows: tuple[tuple[str, ...], ...
             where=str(path),
             fix="give every column a name of its own",
         )
-    return TextFrame(path, header, rows, lines)
 
 
 def _not_text(path: Path, row: int, line: int, column: str) -> DataError:

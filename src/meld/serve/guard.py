@@ -21,6 +21,9 @@ _LOG = logging.getLogger("meld.serve")
 OPEN = ("/health", "/ready", "/docs", "/openapi.json")
 """Paths that need no token, and are answered however busy the server is: they tell nothing about the bundle."""
 
+LEFT = 499
+"""The status under which requests are counted whose client went before the answer."""
+
 LONGEST = 2_000
 """Characters of an error's parts: a hostile request must not be sent back at length."""
 
@@ -98,7 +101,7 @@ class Guard:
                 error = UserError("The server failed to answer.", fix="its log says why")
                 await refusal(500, error)(scope, receive, counted)
         finally:
-            self.metrics.requests.labels(route, str(code)).inc()
+            self.metrics.requests.labels(route, str(code or LEFT)).inc()
             self.metrics.seconds.labels(route).observe(time.monotonic() - started)
 
     async def _admit(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -146,7 +149,20 @@ class Guard:
             )
             await refusal(413, error, {"connection": "close"})(scope, receive, send)
             return
-        await self.app(scope, _nothing_more(body), send)
+        await self._serve_while_wanted(scope, body, receive, send)
+
+    async def _serve_while_wanted(self, scope: Scope, body: bytes, receive: Receive, send: Send) -> None:
+        """Serve, but stop when the client goes: rows that have not begun need no answer then."""
+        serving = asyncio.ensure_future(self.app(scope, _nothing_more(body), send))
+        leaving = asyncio.ensure_future(_left(receive))
+        try:
+            await asyncio.wait({serving, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+        finally:
+            serving.cancel()
+            leaving.cancel()
+            await asyncio.gather(serving, leaving, return_exceptions=True)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes | None:
         """The body, or its beginning if it is too large; None if the client has gone."""
@@ -162,6 +178,12 @@ class Guard:
             if not message.get("more_body", False):
                 break
         return bytes(found)
+
+
+async def _left(receive: Receive) -> None:
+    """Wait until a client whose body is read has gone, or has its answer."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def _nothing_more(body: bytes) -> Receive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from meld.stages.answering import Answered
 from meld.stages.balance import Odds, load_odds
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.metapath import load_path
-from meld.stages.panel import Mixer, Panel, follow_path
+from meld.stages.panel import Mixer, Panel, follow_path, step_experts
 from meld.stages.paths import encoder_answers, encoder_ranking, fit_detector
 from meld.stages.unit import Questions, Unit
 from meld.task.ed import CORRECT, ERROR
@@ -76,7 +77,7 @@ def run_llm(
         asked,
         rules,
         backbone,
-        lambda: lm,
+        partial(step_experts, lm),
         context.progress,
     )
     adapters, added = _roster(context)

@@ -5,7 +5,8 @@ Evaluation inside a run (*infer*) and predictions on a user's own tables open th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
 from meld.engine.base import Engine, MixtureModel, TokenWiseEngine
+from meld.engine.stacked import StackedEngine
 from meld.metapath.base import StepRules
 from meld.metapath.edits import Step, Walk, walk
 from meld.mixer.combination import Combination
@@ -26,7 +28,7 @@ from meld.router.load import restrict, usage
 from meld.stages.answering import Answered, answer_fully
 from meld.stages.balance import Odds
 from meld.stages.metapath import expert_asker, say_over
-from meld.stages.paths import build_steps
+from meld.stages.paths import AskUnit, build_steps
 from meld.stages.unit import Questions, Unit
 from meld.types import Prediction, Query
 
@@ -161,7 +163,7 @@ def follow_path(
     queries: Sequence[Query],
     rules: StepRules,
     backbone: HuggingFaceBackbone,
-    lm: Callable[[], LanguageModel],
+    experts: Callable[[Mapping[str, Path]], AbstractContextManager[MixtureModel]],
     progress: Progress,
     ready: Mapping[str, Step] | None = None,
 ) -> Walk:
@@ -176,7 +178,7 @@ def follow_path(
         queries: What is augmented.
         rules: How steps act.
         backbone: For batch size and answer length.
-        lm: The frozen base model, with no experts on it; asked for only if a step needs it.
+        experts: Opens these adapters, for a block (:func:`step_experts`); called only if a step asks.
         progress: The display.
         ready: Steps that were built before.
 
@@ -185,18 +187,22 @@ def follow_path(
     """
     known = dict(ready or {})
     needed = [name for name in others if name in path and name not in known]
-    model: MixtureModel | None = None
-    if any(name in adapters for name in needed):
-        from meld.engine.stacked import StackedEngine
-
-        model = StackedEngine().open(lm(), adapters)
-    try:
-        ask = None if model is None else expert_asker(questions, model, backbone, progress)
+    with ExitStack() as held:
+        ask: AskUnit | None = None
+        if any(name in adapters for name in needed):
+            ask = expert_asker(questions, held.enter_context(experts(adapters)), backbone, progress)
         steps = {**known, **build_steps(needed, unit, others, ask, rules)}
         walked = walk(path, steps, queries, rules.chase)
         for name in needed:
             say_over(unit.name, name, steps[name], rules, progress)
         return walked
+
+
+@contextmanager
+def step_experts(lm: LanguageModel, adapters: Mapping[str, Path]) -> Iterator[MixtureModel]:
+    """The experts that steps ask, for a block, on a base model that has no others then."""
+    model = StackedEngine().open(lm, adapters)
+    try:
+        yield model
     finally:
-        if model is not None:
-            model.close()
+        model.close()

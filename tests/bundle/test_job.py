@@ -1,0 +1,162 @@
+"""Rows of any length take the memory of a chunk; what is asked is looked at before anything is answered."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from tests.bundle.test_rows import cells
+
+from meld.bundle.export import card_of
+from meld.bundle.files import rows_in
+from meld.bundle.model import Model
+from meld.errors import UserError
+from meld.types import Prediction, Query
+
+DATA = cells("ed")
+UNIT = DATA.unit
+
+
+class Opened:
+    """A bundle of one unit that answers with what it is asked."""
+
+    identity = "a bundle"
+    names = (UNIT,)
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+        self.cards = {UNIT: card_of(DATA)}
+
+    def unit(self, name: str) -> Any:
+        return type("Unit", (), {"data": DATA})
+
+    def answer(self, name: str, queries: Sequence[Query]) -> list[tuple[Prediction, None]]:
+        self.asked.append(len(queries))
+        told = []
+        for query in queries:
+            output = query.entities[0]["name"]
+            told.append(
+                (Prediction(query.id, output or None, 0.5, "ok" if output else "invalid", ("e",), (1.0,)), None)
+            )
+        return told
+
+
+def write(place: Path, rows: int) -> None:
+    if place.suffix == ".parquet":
+        frame = pd.DataFrame({"name": [f"person {i}" for i in range(rows)], "city": "Rome", "note": "kept"})
+        frame.to_parquet(place, row_group_size=500)
+        return
+    with place.open("w", encoding="utf-8") as file:
+        file.write("name,city,note\n" if place.suffix == ".csv" else "")
+        for i in range(rows):
+            row = {"name": f"person {i}", "city": "Rome", "note": "kept"}
+            file.write(f"person {i},Rome,kept\n" if place.suffix == ".csv" else json.dumps(row) + "\n")
+
+
+def answer(place: Path, out: Path | str, opened: Any = None, **options: Any) -> Any:
+    opened = opened or Opened()
+    with rows_in(str(place)) as rows:
+        return Model(opened).predict_file(rows, out, "ed", "city", progress=False, **options)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
+def test_memory_does_not_grow_with_the_rows(suffix: str, tmp_path: Path) -> None:
+    """Frames, questions and predictions of all rows took over 1 kB a row."""
+    peaks = []
+    for rows in (500, 1_000, 9_000):
+        write(tmp_path / f"in{suffix}", rows)
+        tracemalloc.start()
+        found = answer(tmp_path / f"in{suffix}", tmp_path / f"out{suffix}", chunk=128)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert found == {"ok": rows}
+    assert peaks[2] - peaks[1] < 8_000 * 40, peaks
+    reads = {".csv": pd.read_csv, ".jsonl": lambda p: pd.read_json(p, lines=True), ".parquet": pd.read_parquet}
+    written = reads[suffix](tmp_path / f"out{suffix}")
+    assert list(written["prediction"]) == [f"person {i}" for i in range(9_000)]
+    assert list(written["note"].unique()) == ["kept"]
+
+
+def test_every_row_is_looked_at_before_the_first_is_answered(tmp_path: Path) -> None:
+    (tmp_path / "in.csv").write_text("name,city,target\n" + "ann,Rome,city\n" * 300 + "bob,Rome,\n")
+    opened = Opened()
+    data = cells("ed", targets=("name", "city"))
+    opened.cards = {UNIT: card_of(data)}
+    with rows_in(str(tmp_path / "in.csv")) as rows, pytest.raises(UserError, match="Row 300"):
+        Model(opened).predict_file(rows, tmp_path / "out.csv", "ed", chunk=50, progress=False)  # type: ignore[arg-type]
+    assert opened.asked == []
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_job_that_fails_goes_on_behind_its_last_chunk(tmp_path: Path) -> None:
+    write(tmp_path / "in.csv", 10)
+
+    class Fails(Opened):
+        def answer(self, name: str, queries: Sequence[Query]) -> list[tuple[Prediction, None]]:
+            if len(self.asked) == 2:
+                raise RuntimeError("no power")
+            return super().answer(name, queries)
+
+    with pytest.raises(RuntimeError):
+        answer(tmp_path / "in.csv", tmp_path / "out.csv", Fails(), chunk=3)
+    assert not (tmp_path / "out.csv").exists()
+    assert sorted(path.name for path in (tmp_path / "out.csv.parts").iterdir()) == [
+        "00000000.parquet",
+        "00000001.parquet",
+        "job.json",
+    ]
+    opened = Opened()
+    answer(tmp_path / "in.csv", tmp_path / "out.csv", opened, chunk=3)
+    assert opened.asked == [3, 1]
+    assert list(pd.read_csv(tmp_path / "out.csv")["prediction"]) == [f"person {i}" for i in range(10)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+def test_rows_that_change_meanwhile_are_noticed(tmp_path: Path) -> None:
+    write(tmp_path / "in.csv", 2_000)
+
+    class Meddles(Opened):
+        def answer(self, name: str, queries: Sequence[Query]) -> list[tuple[Prediction, None]]:
+            text = (tmp_path / "in.csv").read_text()
+            (tmp_path / "in.csv").write_text(text.replace("person 1999", "person 199X"))
+            return super().answer(name, queries)
+
+    with pytest.raises(UserError, match="changed"):
+        answer(tmp_path / "in.csv", tmp_path / "out.csv", Meddles(), chunk=50)
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_rows_come_out_of_standard_output_as_they_are_answered(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    write(tmp_path / "in.csv", 5)
+    seen = []
+
+    class Watched(Opened):
+        def answer(self, name: str, queries: Sequence[Query]) -> list[tuple[Prediction, None]]:
+            seen.append(capfdbinary.readouterr().out.count(b"\n"))
+            return super().answer(name, queries)
+
+    answer(tmp_path / "in.csv", "-", Watched(), chunk=2)
+    assert seen == [0, 3, 2]
+    assert capfdbinary.readouterr().out == b'person 4,Rome,kept,person 4,0.5,"[""e""]",[1.0],ok\r\n'
+
+
+def test_a_frame_is_answered_as_its_file_is(tmp_path: Path) -> None:
+    frame = pd.DataFrame({"name": ["ann", "", "bob"], "city": "Rome"}, index=["x", "x", "y"])
+    model = Model(Opened())  # type: ignore[arg-type]
+    plain = model.predict(frame, "ed", "city", chunk=2)
+    kept = model.predict(frame, "ed", "city", chunk=2, out=tmp_path / "frame.csv")
+    pd.testing.assert_frame_equal(plain, kept)
+    assert list(plain.index) == ["x", "x", "y"]
+    assert list(plain["status"]) == ["ok", "invalid", "ok"]
+    frame.to_csv(tmp_path / "in.csv", index=False)
+    assert answer(tmp_path / "in.csv", tmp_path / "out.csv") == {"ok": 2, "invalid": 1}
+    assert (tmp_path / "out.csv").read_text() == (tmp_path / "frame.csv").read_text()
+    with pytest.raises(UserError, match="list"):
+        model.predict([{"name": "ann"}], "ed")  # type: ignore[arg-type]
