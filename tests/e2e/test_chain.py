@@ -52,6 +52,7 @@ def test_a_run_its_repetition_and_a_sweep_over_k(meld: Run, tiny: tuple[str, ...
         **dict.fromkeys(("data", "gold", "serialize", "index", "annotate", "infer", "evaluate"), UNITS),
         **dict.fromkeys(("init", "metapath", "features", "influence", "pick", "refine"), 3),
         "baseline": UNITS,
+        "balance": 1,
         "encode": 1,
         "route": 1,
     }

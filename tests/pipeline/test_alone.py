@@ -23,7 +23,7 @@ def test_nothing_is_trained_but_the_encoder(tmp_path: Path) -> None:
     alone, usual = _plan(tmp_path, "method=gpt4"), _plan(tmp_path)
     assert {node.stage for node in alone.nodes if node.trains} == {"encode"}
     skipped = {node.stage for node in usual.nodes} - {node.stage for node in alone.nodes}
-    assert skipped == {"init", "metapath", "refine", "route"}
+    assert skipped == {"balance", "init", "metapath", "refine", "route"}
     keys = {node.id: node.key for node in usual.nodes}
     shared = {node.stage for node in alone.nodes if keys[node.id] == node.key}
     assert {"data", "serialize", "encode", "index", "annotate", "gold", "baseline"} <= shared
