@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,11 @@ import pytest
 from meld.bundle.job import COLUMNS
 from meld.bundle.model import Model, load
 from meld.cli.main import main
+from meld.dataset.io import load_predictions
 from meld.engine.stacked import StackedModel
 from meld.stages.balance import Odds
+from meld.task.em import MATCH
+from meld.types import Prediction
 
 FIVE = (
     "quickstart_products.em",
@@ -50,6 +54,29 @@ def test_matching_shifts_its_odds_as_evaluation_did(made: Any, model: Model) -> 
     opened = model.opened
     assert opened._odds(opened.unit("quickstart_products.em")) == Odds(run["linked"]["shift"], run["bare"]["shift"])
     assert opened._odds(opened.unit("quickstart_people.di")) is None
+
+
+def test_the_shift_is_in_what_evaluation_scores(made: Any, five: tuple[str, ...], tmp_path: Path) -> None:
+    """Without it the same experts say the same but for one number on the log-odds; nothing is trained again."""
+    unit = "quickstart_products.em"
+    without = made.again(*five, "tasks.em.match_share=labelled", f"paths.runs={tmp_path}")
+    computed = {
+        cost["stage"] for cost in json.loads((without / "costs.json").read_text())["stages"] if not cost["reused"]
+    }
+    assert computed == {"infer", "evaluate"}
+    balance = json.loads((made.run / "artifacts" / f"balance.{unit}" / "balance.json").read_text())
+    plain = load_predictions(without / "artifacts" / f"infer.{unit}" / "predictions.parquet")
+    shifted = made.evaluated(unit)
+    moved = [_odds(shifted[p.query_id]) - _odds(p) for p in plain if 0.001 < p.score < 0.999]
+    assert moved
+    # Blocking is the step of the path, so that it is the view with links that counts.
+    assert moved == pytest.approx([balance["linked"]["shift"]] * len(moved), abs=5e-3)
+
+
+def _odds(said: Prediction) -> float:
+    """Log-odds of *match*."""
+    odds = math.log(said.score) - math.log1p(-said.score)
+    return odds if said.output == MATCH else -odds
 
 
 @pytest.mark.slow
