@@ -48,7 +48,7 @@ test-all: venv ## Run all the tests
 	$(PYTEST)
 
 test-vllm: $(VLLM_STAMP) ## Run vLLM itself on the CPU against PEFT, in an environment of its own
-	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/engine/test_vllm.py tests/bundle/test_engines.py
+	VLLM_CPU_KVCACHE_SPACE=1 OMP_NUM_THREADS=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/engine/test_vllm.py tests/engine/test_vllm_server.py tests/bundle/test_engines.py
 
 # vllm-cpu pins versions of its own, so that only what decides about results is pinned by us. As installed it does not
 # start: the torchvision, torchaudio and torchcodec that it brings are built for another torch, and it does without them.

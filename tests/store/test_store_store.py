@@ -150,6 +150,41 @@ def test_compute_reuses_and_force_does_not(tmp_path: Path) -> None:
     assert len(calls) == 2
 
 
+def test_what_was_made_from_a_remade_artifact_is_made_again(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    value = ["1"]
+    inputs: dict[str, dict[str, object]] = {
+        "infer": {},
+        "evaluate": {"inputs": {"answers": f"infer/{KEY}"}},
+        "report": {"inputs": {"scores": f"evaluate/{KEY}"}},
+    }
+
+    def work(draft: Draft) -> None:
+        (draft.out / "value").write_text(value[0])
+
+    def go(forced: str = "") -> list[bool]:
+        """Which of the three, in their order, are made."""
+        return [not store.compute(s, KEY, f, work, force=s == forced).reused for s, f in inputs.items()]
+
+    assert go() == [True, True, True]
+    assert go() == [False, False, False]
+    # The same content again: nothing that was made from it is out of date.
+    assert go("infer") == [True, False, False]
+    value[0] = "2"
+    # A kill after the forced artifact: the next command, without force, makes the rest.
+    assert not store.compute("infer", KEY, {}, work, force=True).reused
+    assert go() == [False, True, True]
+    assert go() == [False, False, False]
+    assert (store.path("report", KEY) / "value").read_text() == "2"
+    value[0] = "3"
+    assert go("evaluate") == [False, True, True]
+    # A forced artifact whose content changed twice before anybody asked for what is made from it.
+    for value[0] in ("4", "5"):
+        store.compute("infer", KEY, {}, work, force=True)
+    assert go() == [False, True, True]
+    assert go() == [False, False, False]
+
+
 @pytest.mark.parametrize(
     ("stage", "key"), [("../x", KEY), ("encode", "short"), ("Encode", KEY), ("encode", "../../../../etc")]
 )

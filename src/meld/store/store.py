@@ -13,6 +13,7 @@ Layout below the root::
 from __future__ import annotations
 
 import errno
+import filecmp
 import json
 import os
 import re
@@ -35,7 +36,8 @@ MANIFEST = "manifest.json"
 FIELDS = ("unit", "config", "inputs", "seeds", "code", "origin")
 """What the caller says in a manifest: the unit, the bound configuration, ``{name: "stage/key"}`` of what was read, the
 seeds by name, what identifies the code (stage VERSION), and where content that only its digest names came from. The
-store adds the rest."""
+store adds the rest; ``remade`` counts how often an artifact got another content (``force``), ``remade_inputs`` says
+from which of these it was made."""
 
 _STAGE = re.compile(r"[a-z][a-z0-9_]*")
 _KEY = re.compile(r"[0-9a-f]{16}")
@@ -135,18 +137,23 @@ class Store:
             key: Key of the artifact.
             fields: What goes into the manifest, see ``FIELDS``.
             work: Fills ``draft.out``.
-            force: Make it again although it is there.
+            force: Make it again although it is there. If that changes its content, what was made from it is made again
+                when it is next asked for, in this run or another.
             on_wait: Told who is at work and for how many seconds we have waited, several times a second.
         """
-        if not force and self.has(stage, key):
+
+        def done() -> bool:
+            return not force and self.has(stage, key) and self._remade_inputs(stage, key) == self._remade(fields)
+
+        if done():
             return Outcome(self.path(stage, key), reused=True)
         lease = self.lease(stage, key)
-        held = lease.acquire(done=None if force else lambda: self.has(stage, key), on_wait=on_wait)
+        held = lease.acquire(done=None if force else done, on_wait=on_wait)
         try:
             # Held or not: it may have been finished between the first look and now.
-            if not force and self.has(stage, key):
+            if done():
                 return Outcome(self.path(stage, key), reused=True)
-            with self.writing(stage, key, fields, replace=force) as draft:
+            with self.writing(stage, key, fields, replace=self.has(stage, key)) as draft:
                 work(draft)
         finally:
             if held:
@@ -178,6 +185,7 @@ class Store:
         if unknown:
             raise ValueError(f"a manifest has no field {', '.join(unknown)}; fields are {', '.join(FIELDS)}")
         canonical(said)  # fails before the work, not after it
+        inputs = self._remade(said)  # as they are now, not as somebody else makes them meanwhile
         self._sweep(stage, key)
         token = uuid.uuid4().hex
         draft = Draft(out=target.parent / f".{key}.{token}.tmp", work=self.root / ".work" / f"{stage}-{key}")
@@ -200,11 +208,31 @@ class Store:
                     "peak_memory_mb": memory.mb,
                     "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 }
+                times = self._times_remade(stage, key)
+                if replace and self.has(stage, key) and not _same_content(draft.out, target):
+                    times += 1
+                manifest |= {"remade": times} if times else {}
+                manifest |= {"remade_inputs": inputs} if inputs else {}
                 (draft.out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
                 self._publish(draft.out, target, replace=replace)
                 shutil.rmtree(draft.work, ignore_errors=True)
             finally:
                 shutil.rmtree(draft.out, ignore_errors=True)
+
+    def _times_remade(self, stage: str, key: str) -> int:
+        """How often the artifact was made again with another content."""
+        return int(str(self.manifest(stage, key).get("remade", 0))) if self.has(stage, key) else 0
+
+    def _remade_inputs(self, stage: str, key: str) -> object:
+        """Which inputs a finished artifact was made from that had been remade, and how often."""
+        return self.manifest(stage, key).get("remade_inputs", {})
+
+    def _remade(self, fields: Mapping[str, object]) -> dict[str, int]:
+        """Which of the inputs named in a manifest's fields have been remade, and how often."""
+        inputs = fields.get("inputs") or {}
+        assert isinstance(inputs, Mapping)
+        times = {name: self._times_remade(*str(place).split("/")) for name, place in inputs.items()}
+        return {name: n for name, n in times.items() if n}
 
     def entries(self) -> Iterator[Entry]:
         """Every finished artifact, ordered by stage and key.
@@ -248,6 +276,14 @@ class Store:
 
     def _draft_lease(self, draft: Path) -> Lease:
         return self._lease(f"draft-{draft.name.split('.')[2]}")
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    """Whether two artifacts hold the same files byte for byte, their manifests left out."""
+    here, there = (
+        {f.relative_to(top) for f in top.rglob("*") if f.is_file()} - {Path(MANIFEST)} for top in (one, other)
+    )
+    return here == there and all(filecmp.cmp(one / name, other / name, shallow=False) for name in here)
 
 
 def _rename(source: Path, target: Path, *, unless: tuple[int, ...]) -> None:
