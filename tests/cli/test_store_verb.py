@@ -91,6 +91,22 @@ def test_why(say: Say) -> None:
     assert "nothing else of this stage" in say("why", f"init/{key(9)}")[1]
 
 
+def test_why_says_what_force_changed(say: Say, place: Path) -> None:
+    def other(draft: Draft) -> None:
+        (draft.out / "value").write_bytes(b"y")
+
+    store = Store(place / "outputs" / "store")
+    fields = {stage: dict(store.manifest(stage, k)) for stage, k in (("annotate", key(3)), ("infer", key(4)))}
+    fields = {stage: {n: m[n] for n in ("unit", "config", "inputs", "code")} for stage, m in fields.items()}
+    assert not store.compute("annotate", key(3), fields["annotate"], other, force=True).reused
+    assert not store.compute("infer", key(4), fields["infer"], other).reused
+    assert "made again by force, with another content" in say("why", key(3))[1]
+    assert "force had changed its input: annotate" in say("why", key(4))[1]
+    text = say("why", "outputs/runs/precision=0.8")[1]
+    assert "made again by force, with another content\n  annotate:a.em" in text
+    assert "force had changed its input: annotate\n  infer:a.em" in text
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

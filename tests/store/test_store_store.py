@@ -173,6 +173,7 @@ def test_what_was_made_from_a_remade_artifact_is_made_again(tmp_path: Path) -> N
     value[0] = "2"
     # A kill after the forced artifact: the next command, without force, makes the rest.
     assert not store.compute("infer", KEY, {}, work, force=True).reused
+    assert not store.current("evaluate", KEY, inputs["evaluate"]["inputs"])
     assert go() == [False, True, True]
     assert go() == [False, False, False]
     assert (store.path("report", KEY) / "value").read_text() == "2"

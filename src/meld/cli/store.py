@@ -248,6 +248,8 @@ def _id(entry: Entry) -> str:
 
 def _told(said: Explanation) -> Text:
     text = Text(f"{_id(said.entry)} {said.entry.key}\n", style="bold")
+    if said.forced:
+        text.append(f"{said.forced}\n", style="not bold")
     if said.nearest is None:
         return text.append("nothing else of this stage and unit is in the store", style="not bold")
     when = "" if said.earlier else " (made later: there was nothing to re-use when this one was made)"
@@ -270,7 +272,9 @@ def _summed(run: Path, found: Sequence[Explanation]) -> Text:
         return Text("every artifact of this run was in the store already")
     groups: dict[str, list[str]] = {}
     for said in found:
-        if said.nearest is None or not said.earlier:
+        if said.forced:
+            reason = said.forced
+        elif said.nearest is None or not said.earlier:
             reason = "nothing of the same stage and unit was in the store"
         else:
             reason = "; ".join(str(cause.leaf) for cause in said.causes)

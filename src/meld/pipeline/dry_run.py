@@ -40,7 +40,7 @@ def show(tree: Mapping[str, Any], store: Store, console: Console) -> tuple[Failu
         table.add_column(column, justify="right" if column == "seconds" else "left")
     rest, unknown = 0.0, 0
     for node in nodes:
-        if store.has(node.stage, node.key):
+        if store.current(node.stage, node.key, node.sources):
             state, seconds = "[green]in the store[/green]", ""
         else:
             guess = guess_seconds(node, past)
@@ -49,7 +49,7 @@ def show(tree: Mapping[str, Any], store: Store, console: Console) -> tuple[Failu
             unknown += guess is None
         table.add_row(node.stage, node.unit, node.key, state, seconds)
     console.print(table)
-    new = sum(not store.has(node.stage, node.key) for node in nodes)
+    new = sum(not store.current(node.stage, node.key, node.sources) for node in nodes)
     about = f"about {rest:.0f} s by earlier runs on this store" if new > unknown else "no earlier run to estimate from"
     extra = f", {unknown} without an estimate" if unknown and new > unknown else ""
     console.print(

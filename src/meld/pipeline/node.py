@@ -88,6 +88,11 @@ class Node:
         return f"{self.stage}:{self.unit}"
 
     @property
+    def sources(self) -> dict[str, str]:
+        """Its inputs as a manifest names them: ``stage/key`` by name."""
+        return {name: f"{node.stage}/{node.key}" for name, node in self.inputs.items()}
+
+    @property
     def chain_stage(self) -> str:
         """The stage of the chain it belongs to, as ``until`` and ``force`` name it."""
         return PART_OF.get(self.stage, self.stage)

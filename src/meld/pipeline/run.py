@@ -175,7 +175,7 @@ def execute(
         for names, reason in reasons(plan.failures):
             _say_failed(console, names, reason)
         nodes = plan.wanted(tree["until"])
-        if any(not store.has(node.stage, node.key) for node in nodes):
+        if any(not store.current(node.stage, node.key, node.sources) for node in nodes):
             check_reachable(plan.workshop.encoder.path, "encoder.path")
             if plan.experts:
                 check_reachable(plan.backbone.path, "backbone.path", plan.backbone.revision)
@@ -285,7 +285,7 @@ def _make(plan: Plan, node: Node, tree: Mapping[str, Any], store: Store, display
     fields = {
         "unit": node.unit,
         "config": dict(node.config),
-        "inputs": {n: f"{i.stage}/{i.key}" for n, i in node.inputs.items()},
+        "inputs": node.sources,
         "seeds": {"run": int(tree["seed"]), "data": int(tree["data_seed"]), "stage": node.seed},
         "code": {"version": node.version},
         "origin": dict(node.origin),

@@ -68,7 +68,7 @@ def plan_of(tree: Mapping[str, Any], store: Store, name: str, values: Mapping[st
     pieces = []
     plan = make_plan(tree, store)
     for node in plan.wanted(tree["until"]):
-        done = store.has(node.stage, node.key)
+        done = store.current(node.stage, node.key, node.sources)
         pieces.append(Piece(node.stage, node.key, done, None if done else guess_seconds(node, past)))
     left_out = tuple(f"{failure.unit}: {failure.what}" for failure in plan.failures)
     return JobPlan(name, dict(values), tuple(pieces), left_out)

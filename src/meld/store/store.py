@@ -107,6 +107,20 @@ class Store:
         """Whether the artifact is finished."""
         return (self.path(stage, key) / MANIFEST).is_file()
 
+    def current(self, stage: str, key: str, inputs: object) -> bool:
+        """Whether the artifact is finished and none of its inputs got another content after it.
+
+        Args:
+            stage: Name of the stage.
+            key: Key of the artifact.
+            inputs: What it is made from, ``{name: "stage/key"}``.
+
+        Raises:
+            UserError: If a manifest cannot be read.
+        """
+        found = self._peek(stage, key)
+        return found is not None and found.get("remade_inputs", {}) == self._remade(inputs)
+
     def manifest(self, stage: str, key: str) -> dict[str, object]:
         """What is known about a finished artifact.
 
@@ -143,7 +157,7 @@ class Store:
         """
 
         def done() -> bool:
-            return not force and self.has(stage, key) and self._remade_inputs(stage, key) == self._remade(fields)
+            return not force and self.current(stage, key, fields.get("inputs"))
 
         if done():
             return Outcome(self.path(stage, key), reused=True)
@@ -185,7 +199,7 @@ class Store:
         if unknown:
             raise ValueError(f"a manifest has no field {', '.join(unknown)}; fields are {', '.join(FIELDS)}")
         canonical(said)  # fails before the work, not after it
-        inputs = self._remade(said)  # as they are now, not as somebody else makes them meanwhile
+        inputs = self._remade(said["inputs"])  # as they are now, not as somebody else makes them meanwhile
         self._sweep(stage, key)
         token = uuid.uuid4().hex
         draft = Draft(out=target.parent / f".{key}.{token}.tmp", work=self.root / ".work" / f"{stage}-{key}")
@@ -221,17 +235,21 @@ class Store:
 
     def _times_remade(self, stage: str, key: str) -> int:
         """How often the artifact was made again with another content."""
-        return int(str(self.manifest(stage, key).get("remade", 0))) if self.has(stage, key) else 0
+        return int(str((self._peek(stage, key) or {}).get("remade", 0)))
 
-    def _remade_inputs(self, stage: str, key: str) -> object:
-        """Which inputs a finished artifact was made from that had been remade, and how often."""
-        return self.manifest(stage, key).get("remade_inputs", {})
+    def _peek(self, stage: str, key: str) -> dict[str, object] | None:
+        """The manifest of an artifact; None if it is not there, be it that somebody is just exchanging it."""
+        try:
+            return self.manifest(stage, key)
+        except UserError:
+            if self.has(stage, key):
+                raise
+            return None
 
-    def _remade(self, fields: Mapping[str, object]) -> dict[str, int]:
-        """Which of the inputs named in a manifest's fields have been remade, and how often."""
-        inputs = fields.get("inputs") or {}
-        assert isinstance(inputs, Mapping)
-        times = {name: self._times_remade(*str(place).split("/")) for name, place in inputs.items()}
+    def _remade(self, inputs: object) -> dict[str, int]:
+        """Which of the inputs, as a manifest names them, have been remade, and how often."""
+        places = inputs if isinstance(inputs, Mapping) else {}
+        times = {name: self._times_remade(*str(place).split("/")) for name, place in places.items()}
         return {name: n for name, n in times.items() if n}
 
     def entries(self) -> Iterator[Entry]:

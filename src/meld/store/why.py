@@ -68,6 +68,14 @@ class Explanation:
     inputs: tuple[Leaf, ...] = ()
     causes: tuple[Cause, ...] = ()
 
+    @property
+    def forced(self) -> str:
+        """Where ``force`` had its part: what it changed, this artifact or what it was made from; else empty."""
+        changed = self.entry.manifest.get("remade_inputs")
+        if isinstance(changed, Mapping) and changed:
+            return f"made again, because force had changed its input: {', '.join(sorted(changed))}"
+        return "made again by force, with another content" if self.entry.manifest.get("remade") else ""
+
 
 class Archive:
     """The artifacts of a store, for comparison.
