@@ -9,7 +9,7 @@ original).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,7 @@ from meld.encoder.vectors import Vectors
 from meld.task.base import Render
 from meld.task.di import value_text
 from meld.text import pattern
-from meld.types import Query, Table
+from meld.types import Entity, Query, Table
 
 _MAX_DISTINCT = 3000
 """Distinct values of a column, most frequent first, that are compared character by character."""
@@ -55,6 +55,42 @@ class Evidence:
 
     features: NDArray[np.float64]
     suggestions: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """A cell asked about.
+
+    Attributes:
+        record: Id of its tuple; empty where none is known.
+        row: Where the table has that tuple; None if it does not.
+        entity: The tuple as asked.
+        attribute: The attribute asked about.
+        value: Its value as asked.
+        stored: Its value in the table; None if the table does not have the tuple.
+    """
+
+    record: str
+    row: int | None
+    entity: Entity
+    attribute: str
+    value: str
+    stored: str | None
+
+
+@dataclass(frozen=True)
+class _Dependencies:
+    """What the attributes that determine another say about a value of it.
+
+    Attributes:
+        agreement: Mean share of tuples, equal in such an attribute, that have the value; 0.5 where none is equal.
+        disagreement: Largest share that have one other value.
+        rivals: Those other values with their shares, added up.
+    """
+
+    agreement: float
+    disagreement: float
+    rivals: Mapping[str, float]
 
 
 class CellEvidence:
@@ -123,79 +159,84 @@ class CellEvidence:
         Args:
             query: About one tuple of the table (or a copy with a changed cell) and a target attribute.
         """
+        cell = self._cell(query)
+        votes = self._votes(cell)
+        laws = self._dependencies(cell)
+        similar = self._similar_to(cell.attribute, cell.value)
+        similar = [(v, s, c - (v == cell.stored)) for v, s, c in similar if c > (v == cell.stored)]
+        features = self._features(cell, votes, laws, similar)
+        return Evidence(features, _suggestions(cell.value, votes, laws.rivals, similar))
+
+    def _cell(self, query: Query) -> _Cell:
         attribute = query.target or ""
-        entity = query.entities[0]
-        value = entity[attribute]
         record = query.rows[0].partition(":")[2] if query.rows else ""
-        own = self._index.get(record)
-        in_table = own is not None and self._rows[own][attribute] == value
-        stored = self._rows[own][attribute] if own is not None else None
-        n = len(self._rows)
+        row = self._index.get(record)
+        stored = self._rows[row][attribute] if row is not None else None
+        return _Cell(record, row, query.entities[0], attribute, query.entities[0][attribute], stored)
 
-        votes: Counter[str] = Counter()
-        voters = self._admitted.get(record) if own is None else self._neighbours[own]
-        if voters is not None:
-            votes.update(self._rows[i][attribute] for i in voters)
-        total = max(1, votes.total())
-        rival, rival_votes = next(((v, c) for v, c in votes.most_common() if v != value), ("", 0))
+    def _votes(self, cell: _Cell) -> Counter[str]:
+        """The attribute's values in the tuples that vote."""
+        voters = self._admitted.get(cell.record) if cell.row is None else self._neighbours[cell.row]
+        return Counter(() if voters is None else (self._rows[i][cell.attribute] for i in voters))
 
+    def _dependencies(self, cell: _Cell) -> _Dependencies:
+        """What the attributes that determine the cell's say, the cell's own row left out."""
         agreement, disagreement = [], 0.0
-        rivals: Counter[str] = Counter()
-        for other, groups in self._determined[attribute].items():
-            group = groups.get(entity[other])
+        rivals: dict[str, float] = defaultdict(float)
+        own = None if cell.row is None else self._rows[cell.row]
+        for other, groups in self._determined[cell.attribute].items():
+            group = groups.get(cell.entity[other])
             if group is None:
                 continue
             support = Counter(group)
-            if stored is not None and self._rows[own][other] == entity[other]:  # type: ignore[index]
-                support[stored] -= 1
+            if own is not None and own[other] == cell.entity[other]:
+                support[own[cell.attribute]] -= 1
             size = sum(support.values())
             if size < 1:
                 continue
-            agreement.append(support[value] / size)
-            others = ((v, c) for v, c in support.items() if v != value)
+            agreement.append(support[cell.value] / size)
+            others = ((v, c) for v, c in support.items() if v != cell.value)
             best, count = max(others, key=lambda p: (p[1], p[0]), default=("", 0))
             if count:
                 disagreement = max(disagreement, count / size)
-                rivals[best] += count / size  # type: ignore[assignment]
+                rivals[best] += count / size
+        return _Dependencies(float(np.mean(agreement)) if agreement else 0.5, disagreement, rivals)
 
-        similar = [(v, s, c - (v == stored)) for v, s, c in self._similar_to(attribute, value) if c > (v == stored)]
-        own_count = self._counts[attribute][value] - in_table
-        frequent = max((s for _, s, c in similar if c > 2 * own_count + 1), default=0.0)
-        grams = _trigrams(value)
-        own_grams = set() if stored is None else set(_trigrams(stored))
-        rare = min((self._trigrams[attribute][g] - (g in own_grams) for g in grams), default=0)
-        own_pattern = stored is not None and pattern(stored) == pattern(value)
-        cosine = 0.0
-        cell, other_cell = value_text(attribute, value), value_text(attribute, rival or value)
-        if cell in self.vectors and other_cell in self.vectors:
-            cosine = float(self.vectors.get([cell])[0] @ self.vectors.get([other_cell])[0])
-        features = np.array(
+    def _features(
+        self, cell: _Cell, votes: Counter[str], laws: _Dependencies, similar: Sequence[tuple[str, float, int]]
+    ) -> NDArray[np.float64]:
+        """The cell as numbers, in the order of ``FEATURES``."""
+        attribute, value = cell.attribute, cell.value
+        n, total = len(self._rows), max(1, votes.total())
+        rival, rival_votes = next(((v, c) for v, c in votes.most_common() if v != value), ("", 0))
+        count = self._counts[attribute][value] - (cell.stored == value)
+        own_pattern = cell.stored is not None and pattern(cell.stored) == pattern(value)
+        own_grams = set() if cell.stored is None else set(_trigrams(cell.stored))
+        rare = min((self._trigrams[attribute][g] - (g in own_grams) for g in _trigrams(value)), default=0)
+        return np.array(
             [
-                np.log1p(max(0, own_count)),
+                np.log1p(max(0, count)),
                 np.log1p(max(0, self._patterns[attribute][pattern(value)] - own_pattern)),
                 votes[value] / total,
                 rival_votes / total,
-                float(np.mean(agreement)) if agreement else 0.5,
-                disagreement,
-                frequent,
+                laws.agreement,
+                laws.disagreement,
+                max((s for _, s, c in similar if c > 2 * count + 1), default=0.0),
                 np.log1p(max(0, rare)),
                 float(not value),
                 self._counts[attribute][""] / n,
-                cosine,
+                self._cosine(attribute, value, rival or value),
                 len(self._counts[attribute]) / n,
             ]
         )
-        weights: Counter[str] = Counter()
-        for suggestion, share in rivals.items():
-            weights[suggestion] += 2 * share
-        for suggestion, count in votes.items():
-            weights[suggestion] += count / total  # type: ignore[assignment]
-        for suggestion, similarity, count in similar[:5]:
-            weights[suggestion] += similarity * (0.5 + 0.5 * count / (count + 2))  # type: ignore[assignment]
-        weights.pop(value, None)
-        weights.pop("", None)
-        ordered = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))
-        return Evidence(features, tuple((v, round(float(w), 4)) for v, w in ordered))
+
+    def _cosine(self, attribute: str, value: str, other: str) -> float:
+        """How near two values of an attribute are to the encoder; 0 for values that it was not given."""
+        texts = [value_text(attribute, value), value_text(attribute, other)]
+        if any(text not in self.vectors for text in texts):
+            return 0.0
+        one, two = (self.vectors.get([text])[0] for text in texts)
+        return float(one @ two)
 
     def _similar_to(self, attribute: str, value: str) -> list[tuple[str, float, int]]:
         """Values of the column that look alike, as (value, similarity in [0, 1], count), best first."""
@@ -204,6 +245,22 @@ class CellEvidence:
             found = process.extract(value, self._frequent[attribute], scorer=fuzz.ratio, limit=8, score_cutoff=60)
             self._similar[key] = [(v, s / 100, self._counts[attribute][v]) for v, s, _ in found if v != value]
         return self._similar[key]
+
+
+def _suggestions(
+    value: str, votes: Counter[str], rivals: Mapping[str, float], similar: Sequence[tuple[str, float, int]]
+) -> tuple[tuple[str, float], ...]:
+    """Other values for a cell, weighed by dependencies, neighbours and likeness; best first."""
+    total = max(1, votes.total())
+    weights: dict[str, float] = defaultdict(float)
+    for suggestion, share in rivals.items():
+        weights[suggestion] += 2 * share
+    for suggestion, count in votes.items():
+        weights[suggestion] += count / total
+    for suggestion, similarity, count in similar[:5]:
+        weights[suggestion] += similarity * (0.5 + 0.5 * count / (count + 2))
+    ordered = sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))
+    return tuple((v, round(float(w), 4)) for v, w in ordered if v not in (value, ""))
 
 
 def _trigrams(value: str) -> list[str]:
