@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from meld.dataset import web_tables
 from meld.dataset.base import Dataset, Source
-from meld.dataset.columns import AnnotatedTables, ColumnFiles, TableArchive
+from meld.dataset.column_files import ColumnFiles
+from meld.dataset.column_tables import AnnotatedTables, TableArchive
 from meld.dataset.entities import NIL, EntityPairs, TurlEntities, fill_candidates
 from meld.dataset.labelled import Item, assemble_labelled, read_labels, sample_items, show_values, split_items
 from meld.dataset.relations import HeaderRelations, TurlRelations
