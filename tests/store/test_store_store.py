@@ -76,6 +76,9 @@ def test_an_artifact_with_its_manifest(tmp_path: Path) -> None:
         (draft.work / "epoch.ckpt").touch()
         assert not store.has("encode", KEY)
         time.sleep(0.05)
+        # A child's work counts, as of a training in a process of its own.
+        busy = "import time\nwhile time.process_time() < 0.1: pass"
+        subprocess.run([sys.executable, "-c", busy], check=True)
     assert store.has("encode", KEY)
     assert names(store.path("encode", KEY)) == ["manifest.json", "value"]
     manifest = store.manifest("encode", KEY)
@@ -84,6 +87,7 @@ def test_an_artifact_with_its_manifest(tmp_path: Path) -> None:
     assert manifest["key"] == KEY
     assert 0.05 <= manifest["seconds"] < 5
     assert manifest["peak_memory_mb"] > 5
+    assert 0.1 <= manifest["cpu_seconds"] < 5
     assert manifest["versions"]["python"].startswith("3.")
     assert "torch" in manifest["versions"]
     assert manifest["hardware"]["cores"] >= 1

@@ -294,7 +294,9 @@ def _make(plan: Plan, node: Node, tree: Mapping[str, Any], store: Store, display
     manifest = store.manifest(node.stage, node.key)
     seconds, memory = float(str(manifest["seconds"])), float(str(manifest["peak_memory_mb"]))
     display.finished(name, None if outcome.reused else seconds)
-    return Cost(node.stage, node.unit, node.key, seconds, memory, outcome.reused)
+    used = manifest.get("cpu_seconds")
+    cpu = None if used is None else float(str(used))
+    return Cost(node.stage, node.unit, node.key, seconds, memory, outcome.reused, cpu)
 
 
 def _sink_of(sink: MetricSink, node: Node) -> Callable[[str], Logger | None]:

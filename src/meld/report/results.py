@@ -160,6 +160,8 @@ class Cost:
         seconds: Wall-clock time of the computation, also where it happened in an earlier run.
         peak_memory_mb: Highest memory use.
         reused: Whether the artifact was found in the store, so that this run did not spend the time.
+        cpu_seconds: Processor time, which a busy machine does not lengthen; None where an older version did not record
+            it. A GPU's work is not in it.
     """
 
     stage: str
@@ -168,6 +170,7 @@ class Cost:
     seconds: float
     peak_memory_mb: float
     reused: bool
+    cpu_seconds: float | None = None
 
 
 @dataclass(frozen=True)

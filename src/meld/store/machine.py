@@ -87,6 +87,12 @@ def hardware() -> dict[str, object]:
     return found
 
 
+def cpu_seconds() -> float:
+    """Processor time of this process, its threads and its finished children since they began."""
+    used = os.times()
+    return used.user + used.system + used.children_user + used.children_system
+
+
 class PeakMemory:
     """Context manager: the largest resident memory of this process and its children while the block ran.
 

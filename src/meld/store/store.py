@@ -29,7 +29,7 @@ from pathlib import Path
 from meld.errors import UserError
 from meld.store.keys import canonical
 from meld.store.lease import Lease
-from meld.store.machine import PeakMemory, hardware, versions
+from meld.store.machine import PeakMemory, cpu_seconds, hardware, versions
 
 MANIFEST = "manifest.json"
 
@@ -209,7 +209,7 @@ class Store:
             try:
                 draft.out.mkdir(parents=True)
                 draft.work.mkdir(parents=True, exist_ok=True)
-                started = time.perf_counter()
+                started, used = time.perf_counter(), cpu_seconds()
                 with PeakMemory() as memory:
                     yield draft
                 manifest = {
@@ -219,6 +219,7 @@ class Store:
                     "versions": versions(),
                     "hardware": hardware(),
                     "seconds": round(time.perf_counter() - started, 3),
+                    "cpu_seconds": round(cpu_seconds() - used, 3),
                     "peak_memory_mb": memory.mb,
                     "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 }
