@@ -136,7 +136,8 @@ class LoraExpert:
         accumulate: Batches per optimisation step.
         patience: Epochs without a better dev loss before stopping.
         train_candidates: Wrong candidates shown beside the label under ``ranking``.
-        max_samples: Samples an expert is initialised on at most; None for all.
+        max_samples: Samples of its unit that an expert is trained on, or that selection chooses from, at most; None for
+            all.
         view_dropout: Share of training samples that show the query without what encoder-only meta-path steps attach, so
             that the expert answers with and without.
         min_dev: Questions that early stopping, the decision to keep an adapter, the search for a meta-path and the

@@ -159,6 +159,7 @@ def add_select(draft: Draft, unit: str) -> None:
             shop.questions(context, unit, draft.c.proxy, with_demos=False),
             model,
             shop.embedder(context.inputs["encode"]),
+            draft.c.expert.max_samples,
         )
 
     def influence(context: Context, shop: Workshop) -> None:
@@ -174,15 +175,16 @@ def add_select(draft: Draft, unit: str) -> None:
         )
 
     def pick(context: Context, shop: Workshop) -> None:
-        select.run_pick(context, selector, shop.unit(context, unit).data)
+        select.run_pick(context, selector, shop.unit(context, unit).data, draft.c.expert.max_samples)
 
     base = {**draft.unit_inputs(unit), "metapath": draft.get("metapath", unit)}
+    limit = {"max_samples": draft.c.expert.max_samples}
     needs = {
         "embeddings": selector.needs_features,
         "losses": selector.needs_losses,
         "quality": draft.spec["selector"].get("quality", without_c) if selector.needs_losses else None,
     }
-    measured = draft.add("features", unit, select.VERSION, base, {**proxy, **needs}, features)
+    measured = draft.add("features", unit, select.VERSION, base, {**proxy, **needs, **limit}, features)
     inputs = {**base, "features": measured}
     if selector.needs_influence:
         config = {
@@ -194,7 +196,7 @@ def add_select(draft: Draft, unit: str) -> None:
         if isinstance(selector, QuRating):
             config["rater"] = selector.fingerprint()
         inputs["influence"] = draft.add("influence", unit, select.VERSION, inputs, config, influence, trains=True)
-    draft.add("pick", unit, select.VERSION, inputs, {"selector": draft.spec["selector"]}, pick)
+    draft.add("pick", unit, select.VERSION, inputs, {"selector": draft.spec["selector"], **limit}, pick)
 
 
 def add_refine(draft: Draft, unit: str) -> None:

@@ -66,7 +66,7 @@ def run(
             [vectors_of(questions[u], [s for v, s in others if v == u]) for u in sorted(paths) if u != name]
         ),
         target=vectors_of(questions[name], questions[name].unit.data.train),
-        measured=_measured(context.group("features"), paths, others, quality),
+        measured=_measured(context.group("features"), paths, others, quality, expert.max_samples),
     )
     dev = load_samples(paths[name] / "dev.parquet")
     dev_lessons = questions[name].lessons(dev, lm, expert.train_candidates)
@@ -165,13 +165,14 @@ def _measured(
     paths: Mapping[str, Path],
     others: Sequence[tuple[str, Sample]],
     quality: QualityOf | None,
+    limit: int | None,
 ) -> Measured | None:
     """Embeddings and quality of the others' pools, as selection stored them."""
     place = {(unit, sample.id): index for index, (unit, sample) in enumerate(others)}
     places: list[int] = []
     embeddings, scores = [], []
     for unit in sorted(features):
-        pool = pool_of(paths[unit])
+        pool = pool_of(paths[unit], limit)
         content = load_file(features[unit] / "features.safetensors")
         if not pool:
             continue

@@ -38,9 +38,16 @@ STEPS = "steps.json"
 """What each step of an artifact took; never part of a result."""
 
 
-def pool_of(metapath: Path) -> list[Sample]:
-    """X_aug without the few-shot samples, which are always trained on, outside the budget."""
-    return [s for s in load_samples(metapath / "samples.parquet") if s.provenance != "labelled"]
+def pool_of(metapath: Path, limit: int | None) -> list[Sample]:
+    """X_aug without the few-shot samples, which are always trained on, outside the budget.
+
+    Args:
+        metapath: The artifact that holds X_aug.
+        limit: Samples that an expert is trained on at most; None for all. Where X_aug has more, selection chooses from
+            what an expert without selection might be given, and nothing that it chose is cut afterwards.
+    """
+    samples = load_samples(metapath / "samples.parquet")
+    return [s for s in limited(samples, limit, derive(metapath.name, "pool")) if s.provenance != "labelled"]
 
 
 def run_features(
@@ -50,6 +57,7 @@ def run_features(
     bare: Questions,
     lm: LanguageModel | None,
     embedder: Embedder,
+    limit: int | None,
 ) -> None:
     """Write ``features.safetensors``: embeddings, losses with and without demonstrations.
 
@@ -60,8 +68,9 @@ def run_features(
         bare: The same without demonstrations.
         lm: The proxy; None if no losses are needed.
         embedder: The trained encoder, for labels.
+        limit: See :func:`pool_of`.
     """
-    pool = pool_of(context.inputs["metapath"])
+    pool = pool_of(context.inputs["metapath"], limit)
     content = {
         "embeddings": np.zeros((len(pool), 0), dtype=np.float32),
         "loss_cond": np.full(len(pool), np.nan),
@@ -150,7 +159,7 @@ def run_influence(
         UserError: If the proxy lacks a layer that is to be adapted, or the selector cannot use the pool.
     """
     check_targets(lm, proxy.lora_targets, "proxy.lora_targets")
-    pool = pool_of(context.inputs["metapath"])
+    pool = pool_of(context.inputs["metapath"], expert.max_samples)
     data = questions.unit.data
     meter = Meter()
     scores = np.zeros(0)
@@ -226,23 +235,30 @@ def _texts(samples: Sequence[Sample], questions: Questions) -> list[str]:
     return [prompt.text + prompt.answer_text(s.label) for prompt, s in zip(prompts, samples, strict=True)]
 
 
-def run_pick(context: Context, selector: Selector, data: UnitData) -> None:
+def run_pick(context: Context, selector: Selector, data: UnitData, limit: int | None) -> None:
     """Write ``selected.json``: ids in the order of picking, with each term's gain; ``items.parquet``: the whole pool.
 
     Args:
         context: Inputs ``metapath``, ``features`` and, where needed, ``influence``.
         selector: Picks.
         data: The unit's visible data; DSIR aims at part of it.
+        limit: See :func:`pool_of`.
 
-    An empty pool (fully labelled sets, annotation that finds nothing, donors withheld) leaves the few-shot samples, and
-    is said.
+    An empty pool (fully labelled sets, annotation that finds nothing, donors withheld, a limit that the few-shot
+    samples reach alone) leaves the few-shot samples, and is said.
     """
-    pool = pool_of(context.inputs["metapath"])
+    pool = pool_of(context.inputs["metapath"], limit)
     meter = Meter()
     if pool:
         selection = _pick(context, selector, pool, data, meter)
     else:
-        context.progress.say("nothing to select from: the expert is refined on its few-shot samples")
+        there = len(pool_of(context.inputs["metapath"], None))
+        why = (
+            f"limits.samples={limit} leaves no room for the {there} samples beside the few-shot ones, so "
+            if there
+            else ""
+        )
+        context.progress.say(f"{why}nothing to select from: the expert is refined on its few-shot samples")
         selection = Selection(np.zeros(0, dtype=np.int64))
     write_json(context.out / STEPS, meter.plain())
     explained = explain(selection, len(pool))
