@@ -52,11 +52,18 @@ def test_a_model_is_trained_on_a_frame_and_opened_again(tmp_path: Path) -> None:
     assert (tmp_path / "made" / "run" / "report.html").is_file()
     again = meld.load(tmp_path / "made" / "bundle").predict(missing, task="di", target="city", progress=False)
     pd.testing.assert_frame_equal(again, found)
+    # The same call again: nothing is computed, and the bundle takes the place of the first.
+    repeated = meld.fit("di", **options)
+    pd.testing.assert_frame_equal(repeated.predict(missing, "di", progress=False), found)
+    assert not list((tmp_path / "made").glob(".bundle*"))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "store").glob("*/*/manifest.json")}
     same = meld.fit("di", **options, out=tmp_path / "second")
     after = {path: path.stat().st_mtime_ns for path in (tmp_path / "made" / "store").glob("*/*/manifest.json")}
     assert after == before
     pd.testing.assert_frame_equal(same.predict(missing, "di", progress=False), found)
+    with pytest.raises(UserError, match="second is there already"):
+        meld.fit("di", **{**options, "folder": tmp_path / "unused"}, out=tmp_path / "second")
+    assert not (tmp_path / "unused").exists(), "something was written before the refusal"
 
 
 def test_two_tasks_share_their_frames(tmp_path: Path) -> None:
@@ -79,10 +86,10 @@ def test_two_tasks_share_their_frames(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_said_before_anything_is_trained(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="town"):
+    with pytest.raises(UserError, match=r"no column 'town'(.|\n)*its columns are name, phone, city"):
         meld.fit("di", table=people(), target="town", folder=tmp_path, overrides=FAST)
     with pytest.raises(UserError, match="k = 2"):
         meld.fit("di", table=people(), target="city", folder=tmp_path, overrides=[*FAST, "k=2"])
     with pytest.raises(UserError, match="backbone"):
         meld.fit("di", table=people(), target="city", folder=tmp_path, overrides=["backbone=nothing"])
-    assert not (tmp_path / "store").exists()
+    assert not list((tmp_path / "store").glob("[a-z]*")), "an artifact was made"

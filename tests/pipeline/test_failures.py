@@ -177,3 +177,19 @@ def test_what_stops_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(serialize, "run", _failing(lambda unit: True, DataError("all is odd")))
     with pytest.raises(DataError, match="all is odd"):
         go({**tree, "force": "serialize"}, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_a_table_of_which_nothing_is_held_out_is_answered_and_not_scored(tmp_path: Path) -> None:
+    """One known and one empty cell: no query for the router, no answer to score; predictions all the same."""
+    (tmp_path / "t.csv").write_text("name,zip,city\nAnn,02108,Boston\nBob,10001,\n")
+    overrides = ["suite=none", "k=1", "+dataset@datasets.tiny=csv_cells", "datasets.tiny.name=tiny"]
+    overrides += [f"datasets.tiny.table={tmp_path / 't.csv'}", "datasets.tiny.targets=[city]", "encoder=none"]
+    failures, said, status = go(tree_of(tmp_path, *overrides, small=False), tmp_path)
+    assert not failures
+    assert status["state"] == "done"
+    assert "tiny.di: no question has a known answer" in said
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["rows"] == []
+    assert (tmp_path / "run" / "predictions" / "tiny.di.parquet").is_file()
+    assert (tmp_path / "run" / "report.html").is_file()

@@ -109,6 +109,20 @@ def test_learned_routers_find_the_right_expert_and_take_in_another(
     np.testing.assert_allclose(after[:, 0] / after[:, 1], before[:, 0] / before[:, 1], rtol=1e-4)
 
 
+@pytest.mark.parametrize("option", LEARNED)
+def test_without_a_labelled_query_experts_weigh_alike(option: str, tmp_path: Path) -> None:
+    """A table of two rows leaves no query to learn from; what comes out has to be numbers all the same."""
+    made = router(option)
+    (tmp_path / "router").mkdir()
+    encoder = Path("embedded:minilm")
+    numbers = made.fit(EXPERTS, [], encoder, tmp_path / "router", tmp_path / "work", LightningTrainer(), 0, Silent())
+    assert numbers == {"queries": 0}
+    weights = made.open(tmp_path / "router", EXPERTS).weights(EXPERTS, ["x", "y"], Silent())
+    np.testing.assert_allclose(weights.sum(axis=1), 1.0, atol=1e-6)
+    if option == "contrastive":
+        np.testing.assert_allclose(weights, 0.5, atol=1e-6)
+
+
 def test_arrow_has_no_weights_and_refuses_senseless_numbers(tmp_path: Path) -> None:
     arrow = router("arrow", "k=2")
     assert isinstance(arrow, ArrowRouter)

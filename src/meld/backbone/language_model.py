@@ -144,7 +144,7 @@ class LanguageModel:
 
     def count(self, text: str) -> int:
         """Number of tokens of a text, without special tokens."""
-        return len(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
     def encode(self, prompt: Prompt, options: Sequence[str] | None = None) -> Encoded:
         """Tokenise a prompt and its answers.

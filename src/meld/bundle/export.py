@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from meld.bundle.components import PARTS, describe, make
-from meld.bundle.manifest import write_manifest
+from meld.bundle.manifest import MANIFEST, write_manifest
 from meld.config.build import build
 from meld.config.roster import JOINT
 from meld.dataset.io import load_unit, save_unit
@@ -26,7 +26,7 @@ from meld.store.uses import ARTIFACTS, all_linked
 from meld.types import Query, UnitData
 
 
-def export_run(run: Path, folder: Path) -> Path:
+def export_run(run: Path, folder: Path, *, replace_bundle: bool = False) -> Path:
     """Write a run's bundle.
 
     Layout: ``manifest.json``; ``encoder/`` (sentence-transformers); ``router/``; ``adapters/<expert>/`` and
@@ -39,6 +39,7 @@ def export_run(run: Path, folder: Path) -> Path:
     Args:
         run: A finished run directory.
         folder: Where to write; must not exist yet, or be empty. It is whole or absent.
+        replace_bundle: Take the place of a bundle that is there.
 
     Returns:
         The folder.
@@ -52,19 +53,40 @@ def export_run(run: Path, folder: Path) -> Path:
     units = sorted(name.partition(":")[2] for name in made if name.startswith("infer:"))
     if not units:
         raise UserError("The run has answered nothing.", where=str(run), fix="carry it through: leave until= out")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is there already.", fix="name a new folder, or remove it")
+    check_free(folder, replace_bundle=replace_bundle)
     draft = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     draft.mkdir(parents=True)
     try:
         write_manifest(draft, _write(config, made, units, draft))
-        if folder.exists():
-            folder.rmdir()
-        draft.rename(folder)
+        if folder.exists() and any(folder.iterdir()):
+            aside = draft.with_suffix(".old")
+            folder.rename(aside)
+            draft.rename(folder)
+            shutil.rmtree(aside, ignore_errors=True)
+        else:
+            if folder.exists():
+                folder.rmdir()
+            draft.rename(folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return folder
+
+
+def check_free(folder: Path, *, replace_bundle: bool = False) -> None:
+    """Check that a bundle can be written to a folder.
+
+    Args:
+        folder: The folder.
+        replace_bundle: Whether a bundle may be there.
+
+    Raises:
+        UserError: If it holds something else.
+    """
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        return
+    if not (replace_bundle and (folder / MANIFEST).is_file()):
+        raise UserError(f"{folder} is there already.", fix="name a new folder, or remove it")
 
 
 def _write(config: Mapping[str, Any], made: Mapping[str, Path], units: Sequence[str], draft: Path) -> dict[str, Any]:

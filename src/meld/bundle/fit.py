@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from meld.bundle.export import export_run
+from meld.bundle.export import check_free, export_run
 from meld.bundle.model import Model, load
 from meld.dataset.frames import frames_config
 
@@ -35,7 +35,8 @@ def fit(
     """Train on frames and return the model.
 
     The frames are those of :func:`meld.from_frames`; everything else is what ``meld`` on the command line would do,
-    with the same defaults. Given a ``folder``, the same call again computes nothing twice.
+    with the same defaults. Given a ``folder``, the same call again computes nothing twice; another call on the same
+    folder takes the place of what the first one left there.
 
     Args:
         task: The task, or several that share their frames.
@@ -48,14 +49,16 @@ def fit(
         tables: Several tables by name.
         target: The column or columns to fill.
         name: The dataset's name; the model's units are ``<name>.<task>``.
-        out: Where the bundle goes, a folder that does not exist; None for ``bundle`` below ``folder``.
+        out: Where the bundle goes, a folder that does not exist; None for ``bundle`` below ``folder``, where a bundle
+            may be.
         folder: Where frames, run and artifacts go; None for a temporary folder.
         overrides: As on the command line: ``["backbone=qwen2_5_0_5b", "k=2"]``. Without a ``k``, no more experts are
             mixed than there are.
         **options: Further arguments of the dataset, such as ``title`` or ``n_few_shot``.
 
     Raises:
-        UserError: For frames, options or overrides that do not fit, or if no unit comes to be scored.
+        UserError: For frames, options or overrides that do not fit, or if
+            ``out`` holds something (before anything is trained).
     """
     from rich.console import Console
 
@@ -65,6 +68,8 @@ def fit(
     from meld.pipeline.run import execute
 
     place = Path(tempfile.mkdtemp(prefix="meld-")) if folder is None else Path(folder)
+    bundle = place / "bundle" if out is None else Path(out)
+    check_free(bundle, replace_bundle=out is None)
     dataset = frames_config(
         task,
         left=left,
@@ -90,4 +95,4 @@ def fit(
     run = place / "run"
     shown = redact(composed.config)
     execute(plain(composed.config), shown, choices, run, f"meld.fit({task!r})", Console(stderr=True))
-    return load(export_run(run, Path(out) if out is not None else place / "bundle"))
+    return load(export_run(run, bundle, replace_bundle=out is None))

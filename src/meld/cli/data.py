@@ -335,7 +335,7 @@ def _tokens(source: Source, tree: Mapping[str, Any], allow: Sequence[str], conso
 
 
 def _count(tokenizer: Any, text: str) -> int:
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _writer(

@@ -95,15 +95,7 @@ def frames_config(
     given = {"left": left, "right": right, "labels": labels, "test": test, "table": table, "clean": clean}
     frames = {role: frame for role, frame in given.items() if frame is not None}
     component, roles = _component(name, tasks, frames, tables)
-    known = inspect.signature(component).parameters
-    for option in options:
-        if option not in known or option in (*roles.values(), "name", "tasks", "targets", "tables"):
-            guess = nearest(option, list(known))
-            raise ConfigError(
-                f"from_frames takes no option '{option}' for {' and '.join(tasks)}.",
-                where=f"from_frames(task={task!r}, {option}=...)",
-                fix=f"did you mean {guess}?" if guess else f"options are {', '.join(known)}",
-            )
+    _check_options(component, (*roles.values(), "name", "tasks", "targets", "tables"), tasks, options)
     config: dict[str, Any] = {
         "_target_": f"{component.__module__}.{component.__qualname__}",
         "name": name,
@@ -111,7 +103,7 @@ def frames_config(
         **{option: list(value) if isinstance(value, (tuple, set)) else value for option, value in options.items()},
     }
     if component is CsvCells:
-        config["targets"] = [target] if isinstance(target, str) else list(target or ())
+        config["targets"] = _known_columns(frames["table"], [target] if isinstance(target, str) else target or ())
     indexed = _indexed(component, frames, config)
     contents = {role: _csv(frame, role, index=role in indexed) for role, frame in frames.items()}
     named = dict(tables or {}) if component is CsvColumns else {}
@@ -174,6 +166,33 @@ def from_frames(
     component = next(found for found in classes if config["_target_"].endswith(f".{found.__qualname__}"))
     made: Dataset = component(**{key: value for key, value in config.items() if key != "_target_"})
     return made
+
+
+def _check_options(component: type, taken: Sequence[str], tasks: Sequence[str], options: Mapping[str, Any]) -> None:
+    """Check that a component takes the options, and that no frame gives them already."""
+    known = inspect.signature(component).parameters
+    for option in options:
+        if option not in known or option in taken:
+            guess = nearest(option, list(known))
+            raise ConfigError(
+                f"from_frames takes no option '{option}' for {' and '.join(tasks)}.",
+                where=f"from_frames(task={list(tasks)!r}, {option}=...)",
+                fix=f"did you mean {guess}?" if guess else f"options are {', '.join(known)}",
+            )
+
+
+def _known_columns(table: DataFrame, targets: Sequence[str]) -> list[str]:
+    """The targets, which are columns of the table."""
+    columns = [str(column) for column in table.columns]
+    for target in targets:
+        if target not in columns:
+            guess = nearest(str(target), columns)
+            raise ConfigError(
+                f"The frame 'table' has no column {target!r}.",
+                where="from_frames(target=...)",
+                fix=f"did you mean {guess}?" if guess else f"its columns are {', '.join(columns)}",
+            )
+    return list(targets)
 
 
 def _component(

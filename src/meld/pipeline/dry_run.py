@@ -80,7 +80,7 @@ def guess_seconds(node: Node, past: Mapping[tuple[str, str], float]) -> float | 
 
 
 def _tokens(tokenizer: Any, text: str) -> int:
-    return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _sample_prompts(plan: Plan, console: Console) -> None:

@@ -183,7 +183,11 @@ def execute(
         complete = False
         try:
             plan, costs = _carry_out(plan, tree, store, record, console, tracking.sink)
-            _write_run(plan, tree, choices, folder, store, costs, tracking)
+            for unit in _write_run(plan, tree, choices, folder, store, costs, tracking):
+                note = (
+                    f"{unit}: no question has a known answer; its answers are in predictions/, and nothing is scored."
+                )
+                console.print(note, style="dim", markup=False, highlight=False)
             complete = not plan.failures
         finally:
             tracking.finish(complete)
@@ -345,8 +349,12 @@ def _write_run(
     store: Store,
     costs: Sequence[Cost],
     tracking: Tracking,
-) -> None:
-    """Write everything a finished run directory holds, and hand it to the logger."""
+) -> list[str]:
+    """Write everything a finished run directory holds, and hand it to the logger.
+
+    Returns:
+        Units that could not be scored, because nothing was held out of what is known.
+    """
     nodes = plan.wanted(tree["until"])
     made = {node.id: artifact(store, node) for node in nodes}
     hash_ = config_hash(tree)
@@ -357,8 +365,9 @@ def _write_run(
     tracking.costs(costs)
     tracking.artifacts({id_.replace(":", "."): path for id_, path in made.items()})
     if not any(node.stage == "evaluate" for node in nodes):
-        return
+        return []
     rows: list[Row] = []
+    unscored: list[str] = []
     tables = folder / "predictions"
     shutil.rmtree(tables, ignore_errors=True)
     tables.mkdir()
@@ -366,7 +375,11 @@ def _write_run(
         dataset, _, task = unit.rpartition(".")
         place = made[f"evaluate:{unit}"]
         shutil.copyfile(place / "predictions.parquet", tables / f"{unit}.parquet")
-        for system, scores in read_json(place / "scores.json").items():
+        every = read_json(place / "scores.json")
+        if not any(score["n"] for score in every["own"] if score["main"]):
+            unscored.append(unit)
+            continue
+        for system, scores in every.items():
             name = str(tree["system"]) if system == "own" else system
             rows += rows_of(dataset, task, name, [Score(**s) for s in scores], hash_)
     config = {**identity(tree, choices), "synthetic": list(plan.synthetic)}
@@ -381,3 +394,4 @@ def _write_run(
     write_report(folder)
     tracking.samples(tables, folder / SELECTION)
     tracking.results(rows, str(tree["system"]))
+    return unscored

@@ -135,7 +135,8 @@ class ContrastiveRouter:
         """Learn expert vectors, head and tuned layers from the experts' answers to labelled queries."""
         embedder = self.copy.open(encoder, device="cpu")
         vectors = torch.tensor(embed_texts(embedder, queries, progress))
-        overall = vectors.mean(dim=0)
+        # Without a labelled query nothing tells experts apart: equal vectors weigh them alike.
+        overall = vectors.mean(dim=0) if len(queries) else vectors.new_zeros(vectors.shape[1])
         centroids = []
         for expert in experts:
             own = [i for i, query in enumerate(queries) if query.unit == expert]

@@ -148,7 +148,7 @@ class EncoderCopy:
         """Tune copy and head; write ``encoder/`` and ``head.safetensors``.
 
         Returns:
-            How many queries there were, and for which share of them the first choice is a positive expert.
+            How many queries there were, and, if any, for which share of them the first choice is a positive expert.
         """
         steps = -(-len(queries) // self.batch_size) * self.epochs
         module = LitRouter(embedder.model, head, objective, self.lr, self.encoder_lr, self.tuned_layers, max(1, steps))
@@ -167,6 +167,8 @@ class EncoderCopy:
         with quiet_libraries():
             embedder.model.save(str(out / "encoder"), create_model_card=False)
         save_file({k: v.contiguous() for k, v in module.head.state_dict().items()}, out / "head.safetensors")
+        if not queries:
+            return {"queries": 0}
         with torch.no_grad():
             chosen = module.head(torch.tensor(embed_texts(embedder, queries, progress))).argmax(dim=1).tolist()
         hits = [bool(query.positives[choice]) for query, choice in zip(queries, chosen, strict=True)]
