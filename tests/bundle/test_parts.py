@@ -81,7 +81,7 @@ def test_a_chunk_of_another_job_is_not_this_ones_even_under_its_note(out: Path, 
     [
         ({"bundle": "b2"}, "bundle"),
         ({"content": "c2"}, "rows"),
-        ({"bundle": "b2", "content": "c2"}, "bundle and rows"),
+        ({"bundle": "b2", "content": "c2"}, "bundle and the rows"),
         ({"target": "state", "content": "c2"}, "asked column"),
         ({"rows": 4, "content": "c2"}, "number of rows"),
         ({"more": 1}, "more"),
@@ -89,7 +89,7 @@ def test_a_chunk_of_another_job_is_not_this_ones_even_under_its_note(out: Path, 
 )
 def test_another_job_is_refused_by_what_differs(out: Path, changes: dict[str, Any], named: str) -> None:
     leave(out)
-    with pytest.raises(UserError, match=f"Another job .*: its {named} differ") as found:
+    with pytest.raises(UserError, match=rf"Another job .* differs in the {named}\.") as found:
         kept(out, {**JOB, **changes})
     assert "restart=True" in found.value.fix
     assert kept(out) == ["a", "b", "c"]

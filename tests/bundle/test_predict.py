@@ -228,7 +228,7 @@ def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(made: Any, model:
     assert not (tmp_path / "out.csv").exists()
     other = made.meld(*words, "--target", "state", folder=tmp_path)
     assert other.returncode == 2
-    assert b"its asked column differ" in other.stderr
+    assert b"differs in the asked column" in other.stderr
     assert b"--restart" in other.stderr
     assert {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")} == kept
     done = made.meld(*words, folder=tmp_path)

@@ -20,7 +20,7 @@ OPTIONS = {name: f"--{name}" for name in ("unit", "target", "chunk", "right", "r
     [
         ("chunk=256", "--chunk 256"),
         ("chunk", "--chunk"),
-        ("say which one the rows are like: unit='crm.di'", "say which one the rows are like: --unit 'crm.di'"),
+        ("say which one the rows are like: unit='crm.di'", "say which one the rows are like: --unit crm.di"),
         (
             "say which: target='first name', or a column 'target'",
             "say which: --target 'first name', or a column 'target'",
@@ -66,8 +66,8 @@ def test_files_are_looked_at_before_the_bundle(
         (("in.csv", "-o", "./in.csv"), "is the file with the rows"),
         (("in.csv", "-o", "r.csv", "--right", "r.csv"), "r.csv does not exist"),
         (("in.csv", "-o", "o.csv"), "is a folder"),
-        (("in.csv", "-o", "new.json"), "--out-format 'csv'"),
-        (("in.txt",), "--format 'csv'"),
+        (("in.csv", "-o", "new.json"), "--out-format csv"),
+        (("in.txt",), "--format csv"),
     ):
         assert predict(*words) == 2
         said = capsys.readouterr().err

@@ -112,8 +112,7 @@ class Parts:
             write_whole(self.folder / _JOB, self._text.encode())
         elif noted != self._job:
             raise UserError(
-                f"Another job was interrupted while it wrote this file: its {self._difference(noted)} differ from "
-                "what is asked now.",
+                f"Another job was interrupted while it wrote this file; it differs in {self._difference(noted)}.",
                 where=str(self.folder),
                 fix="go on with that job, write another file, or begin anew: restart=True",
             )
@@ -127,11 +126,12 @@ class Parts:
         return found if isinstance(found, dict) else None
 
     def _difference(self, noted: Mapping[str, object]) -> str:
+        """What tells the noted job from this one, for the message."""
         differ = [key for key in {**self._job, **noted} if self._job.get(key) != noted.get(key)]
         # Another question, or another number of rows, is another content as well.
         if len(differ) > 1 and differ != ["bundle", "content"]:
             differ = [key for key in differ if key != "content"]
-        return " and ".join(_SPOKEN.get(key, key) for key in differ)
+        return " and ".join(f"the {_SPOKEN.get(key, key)}" for key in differ)
 
     def _leave(self) -> None:
         """Free the folder; without content it goes. A process that waits for the removed lock notices that."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import NoReturn
@@ -41,9 +42,10 @@ def _shell_words(text: str, options: Mapping[str, str]) -> str:
 
     def option(match: re.Match[str]) -> str:
         value = match["value"]
+        if value[0] in "'\"":
+            value = shlex.quote(value[1:-1])
         return options[match["name"]] + ("" if value in ("True", "...") else f" {value}")
 
-    # Quotes are kept: the shell reads them as Python does.
     return re.sub(rf"(?<![\w'\"./-])(?P<name>{names})=(?P<value>'[^']*'|\"[^\"]*\"|[^\s,;)]+)", option, found)
 
 
