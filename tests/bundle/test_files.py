@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -113,13 +115,58 @@ def test_streams(monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFix
 
 
 def test_the_suffix_tells_the_format_unless_it_is_given(tmp_path: Path) -> None:
-    assert [format_of(name, None) for name in ("a.CSV", "a.pq", "a.ndjson", "a.dat", STREAM)] == [
-        *("csv", "parquet", "jsonl", "csv", "csv"),
+    assert [format_of(name, None) for name in ("a.CSV", "a.pq", "a.ndjson", STREAM)] == [
+        "csv",
+        "parquet",
+        "jsonl",
+        "csv",
     ]
     (tmp_path / "rows.dat").write_text('{"a": "1"}\n')
     assert read_frame(str(tmp_path / "rows.dat"), "jsonl")["a"].tolist() == ["1"]
+    for name in ("a.json", "a.txt.gz", "a.tsv", "a"):
+        with pytest.raises(UserError, match=r"\.ndjson.*file_format='csv'"):
+            format_of(name, None)
+    with pytest.raises(UserError, match="given='csv'"):
+        read_frame(str(tmp_path / "rows.dat"))
     with pytest.raises(UserError, match="xlsx"):
         format_of("a.csv", "xlsx")
+
+
+@pytest.mark.parametrize(("mark", "named"), [(";", "semicolons"), ("\t", "tabs")])
+def test_what_is_separated_by_something_else_is_named(mark: str, named: str, tmp_path: Path) -> None:
+    lines = [("id", "name", "price"), ("1", "ann", "1,5"), ("2", "bob", "2,5")]
+    (tmp_path / "in.csv").write_text("\n".join(mark.join(line) for line in lines))
+    with pytest.raises(DataError, match=f"looks separated by {named}"):
+        read_frame(str(tmp_path / "in.csv"))
+
+
+@pytest.mark.skipif(shutil.which("iconv") is None, reason="needs iconv")
+@pytest.mark.parametrize("name", ["in.csv", "in.jsonl"])
+def test_advice_about_an_encoding_can_be_followed(name: str, tmp_path: Path) -> None:
+    text = "a\ncafé\n" if name.endswith("csv") else '{"a": "café"}\n'
+    (tmp_path / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(DataError, match="not utf-8") as found:
+        read_frame(str(tmp_path / name))
+    assert "encoding=" not in found.value.fix
+    command = found.value.fix.partition("for example: ")[2].replace("OLD", name).replace("NEW", f"new_{name}")
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert read_frame(str(tmp_path / f"new_{name}"))["a"].tolist() == ["café"]
+
+
+@pytest.mark.parametrize("content", [b"", b"a,b\n1\n"])
+def test_standard_input_is_called_so(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": io.BytesIO(content)}))
+    with pytest.raises(DataError, match=r"^Standard input (is empty|has a row)") as found:
+        read_frame(STREAM)
+    assert found.value.where.startswith("standard input")
+    assert "stdin" not in str(found.value)
+
+
+@pytest.mark.parametrize("name", ["t.jsonl", "t.csv"])
+def test_an_empty_file_is_no_table(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("\n\n")
+    with pytest.raises(DataError, match=r"is empty|has no rows"):
+        read_frame(str(tmp_path / name))
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'a,b\n"1'])

@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 from tests.bundle.test_rows import cells
 
 from meld.bundle.export import card_of
 from meld.bundle.files import rows_in
+from meld.bundle.job import COLUMNS
 from meld.bundle.model import Model
+from meld.dataset.io import save_predictions
 from meld.errors import UserError
 from meld.types import Prediction, Query
 
@@ -48,7 +51,7 @@ class Opened:
 
 def write(place: Path, rows: int) -> None:
     if place.suffix == ".parquet":
-        frame = pd.DataFrame({"name": [f"person {i}" for i in range(rows)], "city": "Rome", "note": "kept"})
+        frame = pd.DataFrame({"name": [f"person {i}" for i in range(rows)], "city": "Rome", "note": "kept"}, dtype=str)
         frame.to_parquet(place, row_group_size=500)
         return
     with place.open("w", encoding="utf-8") as file:
@@ -93,7 +96,9 @@ def test_every_row_is_looked_at_before_the_first_is_answered(tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
-def test_a_job_that_fails_goes_on_behind_its_last_chunk(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("chunk", "rest"), [(3, [3, 1]), (4, [2, 2]), (2, [2, 2]), (1, [1] * 4), (100, [4])])
+def test_a_job_that_fails_goes_on_behind_its_last_chunk(tmp_path: Path, chunk: int, rest: list[int]) -> None:
+    """With chunks of any size, since a row's answer does not depend on it."""
     write(tmp_path / "in.csv", 10)
 
     class Fails(Opened):
@@ -105,14 +110,11 @@ def test_a_job_that_fails_goes_on_behind_its_last_chunk(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError):
         answer(tmp_path / "in.csv", tmp_path / "out.csv", Fails(), chunk=3)
     assert not (tmp_path / "out.csv").exists()
-    assert sorted(path.name for path in (tmp_path / "out.csv.parts").iterdir()) == [
-        "00000000.parquet",
-        "00000001.parquet",
-        "job.json",
-    ]
+    names = sorted(path.name for path in (tmp_path / "out.csv.parts").iterdir())
+    assert [name.partition("-")[0] for name in names] == ["00000000", "00000003", "job.json"]
     opened = Opened()
-    answer(tmp_path / "in.csv", tmp_path / "out.csv", opened, chunk=3)
-    assert opened.asked == [3, 1]
+    answer(tmp_path / "in.csv", tmp_path / "out.csv", opened, chunk=chunk)
+    assert opened.asked == rest
     assert list(pd.read_csv(tmp_path / "out.csv")["prediction"]) == [f"person {i}" for i in range(10)]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
 
@@ -128,7 +130,80 @@ def test_rows_that_change_meanwhile_are_noticed(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="changed"):
         answer(tmp_path / "in.csv", tmp_path / "out.csv", Meddles(), chunk=50)
-    assert not (tmp_path / "out.csv").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_answers_of_other_rows_left_beside_the_output_are_not_used(tmp_path: Path) -> None:
+    """Chunks of a killed ``--restart`` had no note and went out as answers to whatever was asked next."""
+    write(tmp_path / "in.csv", 4)
+    parts = tmp_path / "out.csv.parts"
+    parts.mkdir()
+    wrong = [Prediction(f"{UNIT}/row/{row}", "wrong", 1.0) for row in range(2)]
+    for name in ("00000000", "00000001"):
+        save_predictions(wrong, parts / f"{name}.parquet")
+    answer(tmp_path / "in.csv", tmp_path / "out.csv", chunk=2)
+    assert list(pd.read_csv(tmp_path / "out.csv")["prediction"]) == [f"person {i}" for i in range(4)]
+    assert not parts.exists()
+
+
+@pytest.mark.parametrize("alias", ["in.csv", "sub/../in.csv", "link.csv", "folder/in.csv"])
+def test_the_answers_do_not_take_the_place_of_the_rows(tmp_path: Path, alias: str) -> None:
+    write(tmp_path / "in.csv", 3)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "link.csv").symlink_to(tmp_path / "in.csv")
+    (tmp_path / "folder").symlink_to(tmp_path)
+    before, opened = (tmp_path / "in.csv").read_bytes(), Opened()
+    with pytest.raises(UserError, match="is the file with the rows"):
+        answer(tmp_path / "in.csv", tmp_path / alias, opened)
+    assert (tmp_path / "in.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "in.csv", "link.csv", "sub"]
+    assert opened.asked == []
+
+
+def test_an_output_that_can_be_no_file_is_said_before_the_first_answer(tmp_path: Path) -> None:
+    write(tmp_path / "in.csv", 3)
+    (tmp_path / "o.csv").mkdir()
+    opened = Opened()
+    for wrong, words in (("o.csv", "is a folder"), ("in.csv/o.csv", "no folder that you may write to")):
+        with pytest.raises(UserError, match=words):
+            answer(tmp_path / "in.csv", tmp_path / wrong, opened)
+    with pytest.raises(UserError, match="no ordinary file"):
+        answer(tmp_path / "in.csv", "/dev/null", opened, file_format="csv")
+    assert opened.asked == []
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "o.csv"]
+
+
+@pytest.mark.parametrize("name", ["api.json", "out.txt.gz", "out"])
+def test_a_suffix_that_names_no_format_is_refused_before_the_first_answer(tmp_path: Path, name: str) -> None:
+    frame, opened = pd.DataFrame({"name": ["ann"], "city": "Rome"}), Opened()
+    model = Model(opened)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="format") as found:
+        model.predict(frame, "ed", "city", out=tmp_path / name)
+    assert ".jsonl" in found.value.fix
+    assert opened.asked == []
+    assert list(tmp_path.iterdir()) == []
+    model.predict(frame, "ed", "city", out=tmp_path / name, file_format="jsonl")
+    assert json.loads((tmp_path / name).read_text())["prediction"] == "ann"
+
+
+@pytest.mark.parametrize("source", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".jsonl"])
+def test_a_header_without_rows_is_answered_with_a_header(source: str, suffix: str, tmp_path: Path) -> None:
+    place, out = tmp_path / f"in{source}", tmp_path / f"out{suffix}"
+    write(place, 0)
+    opened = Opened()
+    assert answer(place, out, opened) == {}
+    assert opened.asked == []
+    expected = ["name", "city", "note", *COLUMNS]
+    if suffix == ".csv":
+        assert out.read_text() == ",".join(expected) + "\n"
+    elif suffix == ".parquet":
+        table = pq.read_table(out)
+        assert (table.column_names, table.num_rows) == (expected, 0)
+        assert table.schema.field("score").type == "double"
+    else:
+        assert out.read_bytes() == b""
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([place.name, out.name])
 
 
 def test_rows_come_out_of_standard_output_as_they_are_answered(

@@ -22,9 +22,7 @@ import pytest
 
 from meld.bundle.manifest import MANIFEST, write_manifest
 from meld.bundle.model import Model, load
-from meld.bundle.parts import Parts
 from meld.errors import UserError
-from meld.types import Prediction
 
 
 @pytest.mark.slow
@@ -228,9 +226,10 @@ def test_a_killed_job_goes_on_without_losing_or_doubling_a_row(made: Any, model:
     kept = {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")}
     assert 2 <= len(kept) < len(many) / 2
     assert not (tmp_path / "out.csv").exists()
-    other = made.meld(*words[:-2], "--chunk", "3", folder=tmp_path)
+    other = made.meld(*words, "--target", "state", folder=tmp_path)
     assert other.returncode == 2
-    assert b"Another job" in other.stderr
+    assert b"differs in the asked column" in other.stderr
+    assert b"--restart" in other.stderr
     assert {path.name: path.stat().st_mtime_ns for path in parts.glob("0*.parquet")} == kept
     done = made.meld(*words, folder=tmp_path)
     assert done.returncode == 0, done.stderr.decode()
@@ -261,19 +260,6 @@ def test_streams_and_exit_codes(made: Any, tmp_path: Path) -> None:
     assert refused.returncode == 2
     assert b"absent.csv" in refused.stderr
     assert b"Traceback" not in refused.stderr
-
-
-def test_parts_are_whole_or_absent(tmp_path: Path) -> None:
-    parts = Parts(tmp_path / "out.csv", {"rows": 2})
-    parts.write(0, [Prediction("a", "x", 0.5, experts=("e",), weights=(1.0,))])
-    (parts.folder / ".1.77.partial").write_bytes(b"half a file")
-    again = Parts(tmp_path / "out.csv", {"rows": 2})
-    assert again.has(0)
-    assert not again.has(1)
-    assert again.read(0)[0].experts == ("e",)
-    with pytest.raises(UserError, match="Another job"):
-        Parts(tmp_path / "out.csv", {"rows": 3})
-    assert not Parts(tmp_path / "out.csv", {"rows": 3}, restart=True).has(0)
 
 
 def test_numbers_in_frames_are_read_as_they_are_written(made: Any, model: Model) -> None:

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from meld.dataset.table_files import JSON_LINES, PARQUET, cell_text
 from meld.dataset.table_pieces import Format, TableFile
-from meld.errors import UserError
+from meld.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -30,18 +30,76 @@ STREAM = "-"
 """Names standard input or output."""
 
 
-def format_of(name: str, given: str | None) -> Format:
+_SUFFIXES: dict[str, Format] = {
+    ".csv": "csv",
+    **dict.fromkeys(PARQUET, "parquet"),
+    **dict.fromkeys(JSON_LINES, "jsonl"),
+}
+
+
+def format_of(name: str, given: str | None, option: str = "file_format") -> Format:
     """The format of a file: as given, else by its suffix; CSV for standard input and output.
 
+    Args:
+        name: The file, or ``-``.
+        given: Its format, where the suffix does not say.
+        option: The argument by which it is given, for messages.
+
     Raises:
-        UserError: For an unknown format.
+        UserError: For an unknown format, or a suffix that names none.
     """
     if given is not None:
         if given not in _FORMATS:
             raise UserError(f"There is no format {given!r}.", fix=f"one of {', '.join(_FORMATS)}")
         return cast(Format, given)
-    suffix = Path(name).suffix.lower()
-    return "parquet" if suffix in PARQUET else "jsonl" if suffix in JSON_LINES else "csv"
+    if name == STREAM:
+        return "csv"
+    suffix = Path(name).suffix
+    found = _SUFFIXES.get(suffix.lower())
+    if found is None:
+        raise UserError(
+            f"The suffix {suffix!r} names no format." if suffix else "Without a suffix the file has no format.",
+            where=name,
+            fix=f"name a file that ends in {', '.join(_SUFFIXES)}, or say which of {', '.join(_FORMATS)} it is: "
+            f"{option}='csv'",
+        )
+    return found
+
+
+def check_output(name: str, sources: Sequence[Path]) -> None:
+    """Refuse an output that can be no file, or that is one of the files read; nothing is written yet.
+
+    Args:
+        name: The file, or ``-`` for standard output.
+        sources: The files that are read.
+
+    Raises:
+        UserError: Naming it.
+    """
+    path = Path(name)
+    if name == STREAM:
+        return
+    with said(path):
+        if path.exists() and not path.is_file():
+            what = "a folder" if path.is_dir() else "no ordinary file"
+            raise UserError(
+                f"{path.name or name} is {what}.", where=name, fix="name a file to write, or - for a stream"
+            )
+        above = next(folder for folder in path.absolute().parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise UserError(
+                f"{path.name} cannot be written: {above} is no folder that you may write to.",
+                where=name,
+                fix="name a file in a folder that you may write to",
+            )
+        # Also by another spelling, or through a link.
+        same = next((s for s in sources if path.exists() and s.exists() and path.samefile(s)), None)
+    if same is not None:
+        raise UserError(
+            f"{path.name} is the file with the rows; the answers would take its place.",
+            where=name if name == str(same) else f"{name}, which is {same}",
+            fix="write another file",
+        )
 
 
 @contextmanager
@@ -56,8 +114,9 @@ def rows_in(name: str, given: str | None = None) -> Iterator[TableFile]:
 
     Raises:
         DataError: For a missing, empty or malformed file, naming file, line and column.
+        UserError: For an unknown format, or a suffix that names none.
     """
-    kind = format_of(name, given)
+    kind = format_of(name, given, "given")
     if name != STREAM:
         yield TableFile(Path(name), kind)
         return
@@ -65,7 +124,14 @@ def rows_in(name: str, given: str | None = None) -> Iterator[TableFile]:
         copy = Path(folder) / f"stdin.{kind}"
         with copy.open("wb") as file:
             shutil.copyfileobj(sys.stdin.buffer, file)
-        yield TableFile(copy, kind)
+        try:
+            yield TableFile(copy, kind)
+        except DataError as error:
+            what, where = (
+                error.what.replace(copy.name, "Standard input"),
+                error.where.replace(str(copy), "standard input"),
+            )
+            raise DataError(what, where=where, fix=error.fix) from error
 
 
 class TableWriter:
@@ -95,7 +161,7 @@ class TableWriter:
         self._begun = False
         if self._path is not None:
             self._partial = partial or _beside(self._path)
-            with _said(self._path):
+            with said(self._path):
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = self._partial.open("wb")
 
@@ -104,7 +170,7 @@ class TableWriter:
 
     def add(self, frame: DataFrame) -> None:
         """Write further rows, without their index; they have the columns of the first ones."""
-        with _said(self._path):
+        with said(self._path):
             if self.kind == "parquet":
                 self._add_parquet(frame)
             else:
@@ -123,7 +189,7 @@ class TableWriter:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
-            with _said(self._path):
+            with said(self._path):
                 if self._parquet is not None:
                     self._parquet.close()
                 if self._path is not None and self._partial is not None:
@@ -155,7 +221,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     partial = _beside(path)
     try:
-        with _said(path):
+        with said(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 file.write(content)
@@ -172,7 +238,7 @@ def _beside(path: Path) -> Path:
 
 
 @contextmanager
-def _said(path: Path | None) -> Iterator[None]:
+def said(path: Path | None) -> Iterator[None]:
     """The block whose failures to write a file are said to the user; those of a stream (None) are the caller's."""
     try:
         yield

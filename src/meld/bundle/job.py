@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from meld.bundle.files import STREAM, TableWriter, format_of
+from meld.bundle.files import STREAM, TableWriter, check_output, format_of
 from meld.bundle.opened import Opened
 from meld.bundle.parts import Parts
 from meld.bundle.rows import Request, check_frame, check_lengths, request
@@ -44,6 +45,11 @@ class Rows(Protocol):
         """Types of the columns in Parquet."""
         ...
 
+    @property
+    def source(self) -> Path | None:
+        """The file that they are in, if they are in one."""
+        ...
+
 
 @dataclass(frozen=True)
 class FrameRows:
@@ -56,6 +62,11 @@ class FrameRows:
 
     def __len__(self) -> int:
         return len(self.frame)
+
+    @property
+    def source(self) -> Path | None:
+        """None: they are in memory."""
+        return None
 
     def pieces(self, size: int) -> Iterator[DataFrame]:
         """The rows in order, ``size`` at a time; one empty piece where there are none."""
@@ -87,11 +98,16 @@ class FileRows:
     def __len__(self) -> int:
         return len(self.table)
 
+    @property
+    def source(self) -> Path | None:
+        """The file."""
+        return self.table.path
+
     def pieces(self, size: int) -> Iterator[DataFrame]:
-        """The rows in order, ``size`` at a time."""
+        """The rows in order, ``size`` at a time; one empty piece where there are none."""
         import pandas as pd
 
-        for piece in self.table.pieces(size):
+        for piece in self.table.pieces(size) if len(self) else [[]]:
             yield pd.DataFrame(piece, columns=list(self.table.columns), dtype=object)
 
     def schema(self) -> pa.Schema:
@@ -164,46 +180,65 @@ class Job:
         """Answer all rows, chunk by chunk, and write them with their answers.
 
         Every row is looked at before the first is answered. With a file, finished chunks are kept beside it, and the
-        same job goes on behind them.
+        same job goes on behind them, also with chunks of another size.
 
         Args:
             to: Where to.
             progress: Show a progress bar.
 
         Raises:
-            UserError: For a row that does not fit, a column named as one of the answers', an interrupted other job, or
-                if the rows change meanwhile.
+            UserError: If the file cannot be written or is that of the rows, for a row that does not fit, a column named
+                as one of the answers', another job on the file that was interrupted or is running, or if the rows
+                change meanwhile.
         """
+        sources = [rows.source for rows in (self._rows, self._right) if rows is not None]
+        check_output(to.name, [source for source in sources if source is not None])
         names_beside(next(self._pieces())[0].columns)
         kind = format_of(to.name, to.kind)
         schema = self._schema() if kind == "parquet" else None
-        content, seen = self._digest(), hashlib.sha256()
-        parts = None if to.name == STREAM else Parts(Path(to.name), self._note(content), to.restart)
-        partial = None if parts is None else parts.folder / "out.partial"
-        with (
-            bar(f"predict {self._unit}", len(self._rows), progress) as advance,
-            TableWriter(to.name, kind, schema, partial) as writer,
-        ):
-            for number, (piece, asked) in enumerate(self._pieces()):
-                queries = self._queries(asked)
-                _add_to(seen, queries)
-                if parts is not None and parts.has(number):
-                    made = parts.read(number)
-                else:
-                    made = self._answer(queries)
-                    if parts is not None:
-                        parts.write(number, made)
-                writer.add(with_answers(piece, frame_of(made, piece.index)))
-                advance(len(asked))
-                yield made
-            if seen.hexdigest() != content:
-                raise UserError("The rows changed while they were answered.", fix="leave the file alone until then")
-        if parts is not None:
-            parts.discard()
+        content = self._digest()
+        with nullcontext() if to.name == STREAM else Parts(Path(to.name), self._note(content), to.restart) as parts:
+            partial = None if parts is None else parts.folder / "out.partial"
+            with (
+                bar(f"predict {self._unit}", len(self._rows), progress) as advance,
+                TableWriter(to.name, kind, schema, partial) as writer,
+            ):
+                for piece, made in self._answered(parts, content):
+                    writer.add(with_answers(piece, frame_of(made, piece.index)))
+                    advance(len(piece))
+                    yield made
+            if parts is not None:
+                with suppress(OSError):  # the output is whole
+                    parts.discard()
+
+    def _answered(self, parts: Parts | None, content: str) -> Iterator[tuple[DataFrame, list[Prediction]]]:
+        """The rows with their answers, chunk by chunk, of which ``parts`` has the first and gets the others.
+
+        Raises:
+            UserError: Behind the last, if the rows are not those of the digest ``content``.
+        """
+        seen, row = hashlib.sha256(), 0
+        finished = iter(()) if parts is None else parts.finished()
+        for piece, asked in self._pieces():
+            queries = self._queries(asked)
+            _add_to(seen, queries)
+            made = list(islice(finished, len(queries)))
+            left = queries[len(made) :]
+            if left:
+                answers = self._answer(left)
+                if parts is not None:
+                    parts.write(row + len(made), answers)
+                made += answers
+            row += len(queries)
+            yield piece, made
+        if seen.hexdigest() != content:
+            if parts is not None:
+                parts.discard()  # who asks about the former rows again must not get answers to these
+            raise UserError("The rows changed while they were answered.", fix="leave the file alone until then")
 
     def _note(self, content: str) -> dict[str, object]:
         """What identifies the job."""
-        job = {"bundle": self._opened.identity, "unit": self._unit, "target": self._target, "chunk": self._chunk}
+        job = {"bundle": self._opened.identity, "unit": self._unit, "target": self._target}
         return {**job, "rows": len(self._rows), "content": content}
 
     def _schema(self) -> pa.Schema:

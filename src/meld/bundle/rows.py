@@ -185,7 +185,7 @@ def request(
             check_frame(given)
     pairs = len(card["sides"]) == 2
     if right is not None and not pairs:
-        raise UserError(f"{unit} asks about single tuples.", where="right=...", fix="give one frame")
+        raise UserError(f"{unit} asks about single tuples.", where="right=...", fix="leave out right=...")
     if right is not None:
         check_lengths(len(frame), len(right))
     frames = (frame,) if right is None else (frame, right)

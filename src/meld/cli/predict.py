@@ -6,10 +6,19 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
-from meld.cli.words import Words
+from meld.cli.words import Words, in_shell_words
+
+_NAMES = {
+    **{name: f"--{name}" for name in ("task", "target", "unit", "right", "restart", "base", "device", "chunk")},
+    "given": "--format",
+    "file_format": "--out-format",
+}
+"""The option behind each argument of :func:`meld.load`, ``predict_file`` and ``rows_in``."""
 
 
+@in_shell_words(_NAMES)
 def predict_verb(words: Sequence[str]) -> int:
     """Carry out ``meld predict``.
 
@@ -21,16 +30,19 @@ def predict_verb(words: Sequence[str]) -> int:
     """
     given = _parser().parse_args(list(words))
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from meld.bundle.files import format_of, rows_in
+    from meld.bundle.files import STREAM, check_output, format_of, rows_in
     from meld.bundle.job import names_beside
     from meld.bundle.model import load
 
     # Told before anything is loaded.
     out_format = format_of(given.out, given.out_format)
+    check_output(given.out, [Path(name) for name in (given.rows, given.right) if name not in (None, STREAM)])
     with ExitStack() as held:
         rows = held.enter_context(rows_in(given.rows, given.format))
         right = None if given.right is None else held.enter_context(rows_in(given.right, given.format))
         names_beside(rows.columns)
+        if not len(rows):
+            print("meld: there is a header but no row; the output has none either", file=sys.stderr)
         model = load(given.bundle, base=given.base, device=given.device)
         try:
             found = model.predict_file(

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from meld.cli.words import Words
+from meld.cli.words import Words, in_shell_words
 from meld.errors import UserError
 
 if TYPE_CHECKING:
     from meld.bundle.opened import Opened
 
 
+@in_shell_words({"base": "--base"})
 def serve_verb(words: Sequence[str]) -> int:
     """Carry out ``meld serve``: until SIGTERM or SIGINT; what is in flight then is still answered.
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from meld.errors import ConfigError, DataError
+
+Advice = Callable[[str], str]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class TextFrame:
         if missing:
             several = len(missing) > 1
             hint = "rename them in the header or in the dataset's options"
-            if len(self.columns) == 1 and any(mark in self.columns[0] for mark in ";\t|"):
+            if other_separator(self.columns):
                 hint = "the file seems not to be separated by commas: save it as comma-separated CSV"
             raise DataError(
                 f"{self.path.name} has no column{'s' if several else ''} {', '.join(map(repr, missing))}; "
@@ -115,15 +117,23 @@ def read_csv_text(path: Path | str, encoding: str = "utf-8") -> TextFrame:
     return TextFrame(path, header, tuple(values for _, values in records), tuple(line for line, _ in records))
 
 
-def csv_records(lines: Iterable[str], path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+def other_separator(header: Sequence[str]) -> str:
+    """What else seems to separate the columns of a header that is one column for commas; empty if nothing does."""
+    marks = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+    return next((name for mark, name in marks.items() if len(header) == 1 and mark in header[0]), "")
+
+
+def csv_records(lines: Iterable[str], path: Path, *, bare: bool = False) -> Iterator[tuple[int, tuple[str, ...]]]:
     """The header and the rows of comma-separated text, one by one, each with the line on which it ends.
 
     Args:
         lines: The text, with its line ends.
         path: The file, for messages.
+        bare: Whether a header will do.
 
     Raises:
-        DataError: If it is empty, has a header only or is malformed; with the line and what to do.
+        DataError: If it is empty, has a header only where that will not do, or is malformed; with the line and what to
+            do.
     """
     reader = csv.reader(lines, strict=True)
     header: tuple[str, ...] = ()
@@ -147,7 +157,7 @@ def csv_records(lines: Iterable[str], path: Path) -> Iterator[tuple[int, tuple[s
         ) from None
     if rows < 0:
         raise DataError(f"{path.name} is empty.", where=str(path), fix="it needs a header line and at least one row")
-    if rows == 0:
+    if rows == 0 and not bare:
         raise DataError(f"{path.name} has a header but no rows.", where=str(path), fix="it needs at least one row")
 
 
@@ -171,8 +181,18 @@ def _ragged(path: Path, header: Sequence[str], values: int, row: int, line: int)
     )
 
 
-def read_text(path: Path, encoding: str = "utf-8") -> str:
+def _set_encoding(encoding: str) -> str:
+    """What to do about another encoding, where there is an option for it."""
+    return f"set encoding={encoding}"
+
+
+def read_text(path: Path, encoding: str = "utf-8", advice: Advice = _set_encoding) -> str:
     """The text of a file, without a byte order mark.
+
+    Args:
+        path: The file.
+        encoding: Its encoding.
+        advice: What to do if it has another, of which the name is given.
 
     Raises:
         DataError: If it is missing, cannot be read or is not so encoded, with the line and what to do.
@@ -190,10 +210,10 @@ def read_text(path: Path, encoding: str = "utf-8") -> str:
             where=str(path),
             fix="check what it is and its permissions",
         ) from None
-    return decode(content, path.name, str(path), encoding)
+    return decode(content, path.name, str(path), encoding, advice)
 
 
-def decode(content: bytes, what: str, where: str, encoding: str = "utf-8") -> str:
+def decode(content: bytes, what: str, where: str, encoding: str = "utf-8", advice: Advice = _set_encoding) -> str:
     """Decode, without a byte order mark.
 
     Args:
@@ -201,6 +221,7 @@ def decode(content: bytes, what: str, where: str, encoding: str = "utf-8") -> st
         what: What they are, for messages.
         where: Where they stand, for messages.
         encoding: Their encoding.
+        advice: As for :func:`read_text`.
 
     Raises:
         DataError: If the bytes are not so encoded, naming the line.
@@ -221,5 +242,5 @@ def decode(content: bytes, what: str, where: str, encoding: str = "utf-8") -> st
             f"{what} is not {encoding.removesuffix('-sig')}: "
             f"byte {content[error.start]:#04x} at offset {error.start} is not valid.",
             where=f"{where}, line {line}",
-            fix=f"set encoding={better}",
+            fix=advice(better),
         ) from None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Literal
 
-from meld.dataset.csv_text import csv_records, read_text
+from meld.dataset.csv_text import csv_records, other_separator, read_text
 from meld.dataset.table_files import check_table, json_records, long_cells, parquet_records
+from meld.errors import DataError
 
 Format = Literal["csv", "parquet", "jsonl"]
 
@@ -19,7 +20,7 @@ _ROWS = 512
 
 
 class TableFile:
-    """A table as :func:`meld.dataset.table_files.read_table` reads it, but some rows at a time.
+    """A table as :func:`meld.dataset.table_files.read_table` reads it, but some rows at a time; none will do.
 
     The whole file is looked through once, so that what is wrong with its last line is said before its first is used.
 
@@ -46,9 +47,10 @@ class TableFile:
         else:
             lines = self._csv_lines()
             self.columns = next(lines)
+            _check_separator(self.columns, path)
             rows = sum(1 for _ in lines)
         if kind != "csv":  # of which everything has been checked on the way
-            check_table(path, self.columns, rows)
+            check_table(path, self.columns, rows if kind == "jsonl" else max(rows, 1))
         self._rows = rows
 
     def __len__(self) -> int:
@@ -69,10 +71,26 @@ class TableFile:
 
     def _csv_lines(self) -> Iterator[Line]:
         with long_cells():
-            yield from (values for _, values in csv_records(_text_lines(self.path, ""), self.path))
+            yield from (values for _, values in csv_records(_text_lines(self.path, ""), self.path, bare=True))
 
     def _objects(self) -> Iterator[dict[str, str]]:
         return (record for _, record in json_records(_text_lines(self.path, "\n"), self.path))
+
+
+def _save_anew(encoding: str) -> str:
+    # Of the names of this encoding the one that every iconv knows.
+    name = "ISO-8859-1" if encoding == "latin-1" else encoding.upper()
+    return f"save it as UTF-8, for example: iconv -f {name} -t UTF-8 OLD > NEW"
+
+
+def _check_separator(header: Sequence[str], path: Path) -> None:
+    mark = other_separator(header)
+    if mark:
+        raise DataError(
+            f"{path.name} is one column {header[0]!r} for commas: it looks separated by {mark}.",
+            where=f"{path}, line 1",
+            fix="save it as comma-separated CSV",
+        )
 
 
 def _text_lines(path: Path, newline: str) -> Iterable[str]:
@@ -86,5 +104,5 @@ def _text_lines(path: Path, newline: str) -> Iterable[str]:
         with path.open(encoding="utf-8-sig", newline=newline) as file:
             yield from file
     except (OSError, UnicodeDecodeError):
-        read_text(path)  # says what is wrong, and where
+        read_text(path, advice=_save_anew)  # says what is wrong, and where
         raise
