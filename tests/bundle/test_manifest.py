@@ -70,6 +70,12 @@ def test_an_untouched_bundle_is_read(bundle: Path) -> None:
         (lambda b: _relabel(b, "code.py", b"x = 1"), "pickles"),
         (lambda b: _relabel(b, "x.safetensors", b"not at all what it says"), "safetensors"),
         (lambda b: _relabel(b, "x.parquet", b"nor is this"), "Parquet"),
+        (lambda b: _relabel(b, "x.parquet", b"PAR1garbage"), "x.parquet is damaged"),
+        (lambda b: _relabel(b, "x.safetensors", b"\x10\0\0\0\0\0\0\0{garbage"), "x.safetensors is damaged"),
+        (lambda b: _relabel(b, "adapters/adapter_config.json", b"[]"), "does not describe an adapter"),
+        (lambda b: _edit(b, lambda c: c.update({"_target_": "os.system"})), "manifest.json asks for code: _target_"),
+        (lambda b: _edit(b, lambda c: c.update({"parts": {"x": {"_target_": "os.system"}}})), "asks for code"),
+        (lambda b: _edit(b, lambda c: c.update({"more": 1})), "'more', which belongs to no bundle"),
         (lambda b: _relabel(b, "encoder/modules.json", b'[{"type": "os.system", "path": ""}]'), "os.system"),
         (lambda b: _relabel(b, "encoder/modules.json", b'[{"type": "sentence_transformers.Do", "path": ""}]'), "Do"),
         (

@@ -161,8 +161,17 @@ def test_a_bundle_is_refused_over_another_base_model(made: Any, tmp_path: Path) 
         lambda c: c["rules"].update(kinds=None),
         lambda c: c.pop("tasks"),
         lambda c: c["parts"].pop("engine"),
-        lambda c: c["units"].update(nothing={"task": "em", "path": [], "answers": True}),
         lambda c: c.update(units=list(c["units"])),
+        lambda c: c["units"].update({"quickstart_people.di": None}),
+        lambda c: c["units"]["quickstart_people.di"].update(path=["../x"]),
+        lambda c: c["units"]["quickstart_people.di"].update(path=[[]]),
+        lambda c: c["units"]["quickstart_people.di"].update(task="cta"),
+        lambda c: c["units"]["quickstart_people.di"].update(answers="no"),
+        lambda c: c["parts"].update(more={"option": "cat", "arguments": {}}),
+        lambda c: c.pop("exclude"),
+        lambda c: c.update(base=None),
+        lambda c: c.update(base="embedded:minilm"),
+        lambda c: c["base"].update(fingerprint=1),
     ],
 )
 def test_a_manifest_that_says_something_else_is_refused(made: Any, tmp_path: Path, change: Any) -> None:
@@ -183,8 +192,71 @@ def test_a_template_cannot_leave_its_sandbox(made: Any, tmp_path: Path) -> None:
         load(tmp_path / "b").predict(made.rows("quickstart_people.di").head(1), "di", progress=False)
 
 
+_DI = "units/quickstart_people.di"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "content"),
+    [
+        (f"{_DI}/card.json", b"[]"),
+        (f"{_DI}/card.json", b"{}"),
+        (f"{_DI}/card.json", None),
+        (f"{_DI}/data/unit.json", b"{}"),
+        (f"{_DI}/data/unit.json", b"7"),
+        (f"{_DI}/data/table_0.parquet", "train.parquet"),
+        (f"{_DI}/data/train.parquet", "table_0.parquet"),
+        (f"{_DI}/data/table_0.parquet", None),
+        (f"{_DI}/annotate/samples.parquet", "../data/table_0.parquet"),
+        (f"{_DI}/index/texts.parquet", "../data/table_0.parquet"),
+        (f"{_DI}/index/vectors.safetensors", "../../../router/head.safetensors"),
+        ("units/quickstart_products.em/balance.json", b"{}"),
+        ("templates/*/di.j2", b"{% if %}"),
+        ("templates/*/di.j2", b"{{ range(10**9) | list }}"),
+        ("templates/*/di.j2", b"{{ 1 / 0 }}"),
+        ("templates/*/di.j2", b"\xff"),
+    ],
+)
+def test_a_damaged_file_is_named_when_all_are_opened(made: Any, tmp_path: Path, pattern: str, content: Any) -> None:
+    """Their checksums are right: somebody wrote such a bundle, or a version of MELD that is not this one."""
+    shutil.copytree(made.bundle, tmp_path / "b")
+    (file,) = (tmp_path / "b").glob(pattern)
+    if content is None:
+        file.unlink()
+    else:
+        file.write_bytes(content if isinstance(content, bytes) else (file.parent / content).read_bytes())
+    write_manifest(tmp_path / "b", json.loads((tmp_path / "b" / MANIFEST).read_text()))
+    with pytest.raises(UserError, match=r"damaged|missing|lacks the column|cannot be rendered") as caught:
+        load(tmp_path / "b").opened.open_all()
+    assert caught.value.where == str(file)
+
+
+def test_an_untouched_bundle_opens_whole_and_then_answers(made: Any) -> None:
+    opened = load(made.bundle)
+    opened.opened.open_all()
+    made.check_some(
+        opened.predict(made.rows("quickstart_products.em").head(2), "em", progress=False), "quickstart_products.em"
+    )
+
+
+def test_a_base_that_is_nowhere_is_said_to_be(made: Any) -> None:
+    with pytest.raises(UserError, match="There is no folder 'nope' here"):
+        load(made.bundle, base="nope")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:99", "CPU", "", 0, None])
+def test_a_device_that_is_none_is_refused_before_anything_is_loaded(tmp_path: Path, device: Any) -> None:
+    with pytest.raises(UserError, match="no device"):
+        load(tmp_path / "absent", device=device)
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_devices_that_every_machine_has(tmp_path: Path, device: str) -> None:
+    with pytest.raises(UserError, match="no bundle"):
+        load(tmp_path / "absent", device=device)
+
+
 def test_no_rows_have_no_answers(made: Any, model: Model, tmp_path: Path) -> None:
-    rows = made.rows("quickstart_people.di").head(0)
+    rows = made.rows("quickstart_people.di").head(0).drop(columns="target")
     found = model.predict(rows, "di", "city", out=tmp_path / "out.csv", progress=False)
     assert found.empty
     assert (tmp_path / "out.csv").read_text().strip().endswith("prediction,score,experts,weights,status")
@@ -199,6 +271,17 @@ def test_what_does_not_fit_is_named(made: Any, model: Model) -> None:
         (lambda: model.predict(rows, "cta"), "'cta'"),
         (lambda: model.predict(rows), "Several units"),
         (lambda: model.predict(rows, unit="quickstart_person.di"), "quickstart_people.di"),
+        (lambda: model.predict(rows, "di", 5), "A target is the name of a column, not int"),
+        (lambda: model.predict(rows, 5), "A task is named as text, not as int"),
+        (lambda: model.predict(rows, unit=5), "A unit is named as text, not as int"),
+        (lambda: model.predict(rows.assign(target="city"), "di", "state"), "named twice"),
+        (
+            lambda: model.predict(rows.assign(target="town"), "di"),
+            "Row 0: .* has not learnt .*'town'",
+        ),
+        (lambda: model.explain("eve", "di"), "not str"),
+        (lambda: model.explain(None, "di"), "not NoneType"),
+        (lambda: model.card("quickstart_people"), r"no unit 'quickstart_people'\.\n"),
         (lambda: model.predict(rows.assign(score=1, meld_score=1), "di", "city", out="x.csv"), "'meld_score'"),
     ):
         with pytest.raises(UserError, match=words):

@@ -100,6 +100,53 @@ def test_the_cell_to_be_filled_is_empty_whatever_the_rows_have_there(value: Any)
     assert (new.entities, new.rows) == (({"name": "Eve", "city": ""},), ())
 
 
+def test_a_target_is_named_once() -> None:
+    frame = pd.DataFrame({"name": ["Ann"], "city": ["Rome"], "target": ["name"]})
+    data = cells("ed", targets=("name", "city"))
+    with pytest.raises(UserError, match="named twice") as caught:
+        ask(data, frame, "city")
+    assert "column 'target'" in caught.value.where
+    assert ask(data, frame)[0].target == "name"
+    assert ask(data, frame.rename(columns={"target": "other"}), "city")[0].target == "city"
+
+
+def test_a_column_target_of_the_unit_is_data() -> None:
+    table = Table("T", "shots", ("name", "target"), {"1": {"name": "Ann", "target": "disc"}})
+    asked = [Query(f"d.ed/{t}", "d.ed", "ed", (table.rows["1"],), ("T:1",), t, "shots") for t in table.columns]
+    data, frame = unit("ed", asked, (table,)), pd.DataFrame({"name": ["Ann"], "target": ["disc"]})
+    (found,) = ask(data, frame, "target")
+    assert (found.target, found.entities, found.rows) == ("target", ({"name": "Ann", "target": "disc"},), ("T:1",))
+    with pytest.raises(UserError, match="2 columns"):
+        ask(data, frame)
+
+
+def test_columns_that_rows_may_ask_about_need_not_be_there() -> None:
+    """Whether a row is answered does not depend on what the rows beside it ask."""
+    data = cells("di", targets=("name", "city"))
+    (first,) = ask(data, pd.DataFrame({"name": ["Bob"], "target": ["city"]}))
+    assert (first.target, first.entities) == ("city", ({"name": "Bob", "city": ""},))
+    second, third = ask(data, pd.DataFrame({"name": ["Bob", "x"], "target": ["city", "name"]}))
+    assert (second.entities, third.entities) == (({"name": "Bob", "city": ""},), ({"name": "", "city": ""},))
+    with pytest.raises(UserError, match="'name'"):
+        ask(data, pd.DataFrame({"city": ["Rome"]}), "city")
+    one = cells("di")
+    with pytest.raises(UserError, match="'name'"):
+        ask(one, pd.DataFrame({"target": ["city"]}))
+
+
+def test_a_row_that_asks_for_what_was_not_learnt_is_named() -> None:
+    frame = pd.DataFrame({"name": ["Bob", "Eve"], "city": [""] * 2, "target": ["city", "ciy"]})
+    with pytest.raises(UserError, match=r"Row 1: .* has not learnt .* 'ciy'; it knows city") as caught:
+        ask(cells("di"), frame)
+    assert (caught.value.where, caught.value.fix) == ("row 1, column 'target'", "did you mean city?")
+
+
+@pytest.mark.parametrize("target", [5, True, ["city"]])
+def test_a_target_is_text(target: Any) -> None:
+    with pytest.raises(UserError, match="name of a column"):
+        ask(cells("ed"), pd.DataFrame({"name": ["Ann"], "city": ["Rome"]}), target)
+
+
 def test_columns_and_column_pairs_bring_titles_and_take_the_columns_there_are() -> None:
     first = Query("d.cta/1", "d.cta", "cta", ({"header": "h", "values": "a; b"},), (), None, "one")
     second = Query("d.cta/2", "d.cta", "cta", ({"values": "c"},), (), None, "two")

@@ -308,6 +308,49 @@ def test_metrics_count_and_their_labels_stay_few(echo: Any, opened: Any) -> None
 
 
 @pytest.mark.parametrize(
+    ("content", "where", "words"),
+    [
+        (b'{"unit": "a.di", "rows": [{"x": ""}, {"name": {"a": 1}}]}', "rows.1.name", "a value is text, a number"),
+        (b'{"unit": "a.di", "rows": [{"name": [["a"]]}]}', "rows.0.name", "a value is text, a number"),
+        (b'{"unit": "a.di", "rows": [{"name": ["a", {}]}]}', "rows.0.name", "a value is text, a number"),
+        (b'{"unit": "a.di", "rows": [{"name": NaN}]}', "rows.0.name", "NaN and infinity"),
+        (b'{"unit": "a.di", "rows": [{"name": ["a", -Infinity]}]}', "rows.0.name", "NaN and infinity"),
+        (b'{"unit": "a.di", "rows": [{"name": "\\ud800"}]}', "rows.0.name", "half of a surrogate pair"),
+        (b'{"unit": "a.di", "rows": [{"\\ud800": ""}]}', "rows.0.\ufffd\ufffd\ufffd", "half of a surrogate pair"),
+        (b'{"unit": "\\ud800", "rows": [{"x": ""}]}', "unit", "half of a surrogate pair"),
+        (b'{"unit": "a.em", "rows": [{"x": ""}], "right": [{"y": {}}]}', "right.0.y", "a value is text, a number"),
+    ],
+)
+def test_the_place_and_the_fault_of_a_value_are_plain(
+    echo: Any, opened: Any, content: bytes, where: str, words: str
+) -> None:
+    client = opened(echo)
+    problem = _problem(_send(client, content), 422)
+    assert problem["where"] == where
+    assert problem["what"].startswith(f"The request does not fit: {words}")
+    assert _problem(_send(client, b'{"unit": "a.di", "row": {"x": {}}}', "/v1/explain"), 422)["where"] == "row.x"
+
+
+def _send(client: Any, content: bytes, path: str = "/v1/predict") -> httpx.Response:
+    response: httpx.Response = client.post(path, content=content, headers={"content-type": "application/json"})
+    return response
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "key"),
+    [
+        ("/v1/predict", b'{"unit": "a.di", "rows": [{"name": "a", "name": "b"}]}', "name"),
+        ("/v1/predict", b'{"unit": "a.di", "unit": "a.em", "rows": [{"name": "a"}]}', "unit"),
+        ("/v1/explain", b'{"unit": "a.di", "row": {"x": "", "name": "a", "name": "a"}}', "name"),
+    ],
+)
+def test_a_key_that_is_there_twice_is_refused(echo: Any, opened: Any, path: str, content: bytes, key: str) -> None:
+    problem = _problem(_send(opened(echo), content, path), 422)
+    assert problem["what"] == f"An object of the body names {key!r} more than once."
+    assert echo.batches == []
+
+
+@pytest.mark.parametrize(
     ("method", "path", "content", "code"),
     [
         ("GET", "/nothing", b"", 404),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +19,7 @@ from typing import Any
 import httpx
 import pytest
 
+from meld.bundle.manifest import MANIFEST, write_manifest
 from meld.cli.main import main
 
 TOKEN = "a-token-of-some-length"
@@ -169,6 +172,18 @@ def test_what_cannot_be_served_is_said(
 ) -> None:
     assert main(["serve", *(word.format(bundle=tmp_path) for word in words)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_bundle_with_a_damaged_file_is_not_served(
+    made: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Although questions to the other units could be answered."""
+    shutil.copytree(made.bundle, tmp_path / "b")
+    data = tmp_path / "b" / "units" / "quickstart_people.di" / "data"
+    shutil.copyfile(data / "train.parquet", data / "table_0.parquet")
+    write_manifest(tmp_path / "b", json.loads((tmp_path / "b" / MANIFEST).read_text()))
+    assert main(["serve", str(tmp_path / "b"), "--port", "0"]) == 2
+    assert str(data / "table_0.parquet") in capsys.readouterr().err
 
 
 def test_a_taken_port_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,10 @@ from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from safetensors import SafetensorError, safe_open
+
 from meld.errors import UserError
 
 MANIFEST = "manifest.json"
@@ -29,6 +33,11 @@ _ENCODER_MODULES = frozenset({"Transformer", "Pooling", "Normalize"})
 
 _CODE_KEYS = frozenset({"auto_map", "trust_remote_code", "custom_pipelines", "_target_"})
 """Keys of a JSON file that name code to be run."""
+
+_SAYS = frozenset(
+    {"base", "exclude", "experts", "files", "format", "parts", "registered", "rules", "tasks", "units", "versions"}
+)
+"""What a manifest says (:func:`meld.bundle.export.export_run`)."""
 
 _NAME = re.compile(r"[^./\\:\x00][^/\\:\x00]*")
 
@@ -72,10 +81,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if path.is_symlink():
         raise _refused(folder, f"{MANIFEST} is a link")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
-        raise _refused(folder, f"{MANIFEST} is not JSON") from None
+    content = _json(folder, MANIFEST)
     if not isinstance(content, dict) or not isinstance(content.get("files"), dict):
         raise _refused(folder, f"{MANIFEST} lists no files")
     if content.get("format") != FORMAT:
@@ -84,6 +90,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             where=str(path),
             fix="export the run again with the version that is installed here",
         )
+    _check_no_code(folder, MANIFEST, content)
+    unknown = sorted(content.keys() - _SAYS)
+    if unknown:
+        raise _refused(folder, f"{MANIFEST} says {unknown[0]!r}, which belongs to no bundle")
     listed = content["files"]
     for name in listed:
         path_parts = PurePosixPath(name).parts
@@ -105,7 +115,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         if name.endswith("/modules.json"):
             _check_encoder(folder, name)
         elif name.endswith(".json"):
-            _check_no_code(folder, name)
+            said = _json(folder, name)
+            if name.endswith("/adapter_config.json") and not isinstance(said, dict):
+                raise _refused(folder, f"{name} does not describe an adapter")
+            _check_no_code(folder, name, said)
     _check_names(folder, content)
     return content
 
@@ -141,7 +154,8 @@ def _files(folder: Path) -> list[str]:
 
 
 def _check_kind(folder: Path, name: str) -> None:
-    """Refuse what is not data, by name and by what the file begins with."""
+    """Refuse what is not data, by name and by what the file begins with; of safetensors and Parquet by all they say of
+    themselves."""
     path = folder / name
     with path.open("rb") as stream:
         start = stream.read(16)
@@ -151,6 +165,14 @@ def _check_kind(folder: Path, name: str) -> None:
         raise _refused(folder, f"{name} is not a safetensors file")
     if path.suffix == ".parquet" and start[:4] != b"PAR1":
         raise _refused(folder, f"{name} is not a Parquet file")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="numpy"):
+                pass
+        elif path.suffix == ".parquet":
+            pq.read_metadata(path)
+    except (SafetensorError, pa.ArrowException, OSError, ValueError) as error:
+        raise _refused(folder, f"{name} is damaged ({type(error).__name__})") from error
 
 
 def _check_encoder(folder: Path, name: str) -> None:
@@ -172,12 +194,15 @@ def _check_encoder(folder: Path, name: str) -> None:
         raise _refused(folder, f"{name} names a path outside the folder")
 
 
-def _check_no_code(folder: Path, name: str) -> None:
-    """Configurations of transformers can ask for code that lies beside them, or on the hub."""
+def _json(folder: Path, name: str) -> Any:
     try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
+        return json.loads((folder / name).read_text(encoding="utf-8"))
     except (ValueError, RecursionError):
         raise _refused(folder, f"{name} is not JSON") from None
+
+
+def _check_no_code(folder: Path, name: str, content: object) -> None:
+    """Configurations of transformers can ask for code that lies beside them, or on the hub."""
     waiting = [content]
     while waiting:
         node = waiting.pop()

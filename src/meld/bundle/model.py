@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -104,7 +104,7 @@ class Model:
 
     def card(self, unit: str) -> dict[str, Any]:
         """What a unit is about, and what a question to it needs: columns, targets, domain."""
-        return dict(self.opened.cards[self._unit(unit.rpartition(".")[2], unit)])
+        return dict(self.opened.cards[self._unit(None, unit)])
 
     def predict(
         self,
@@ -279,9 +279,18 @@ class Model:
             task: As for :meth:`predict`.
             target: As for :meth:`predict`.
             unit: As for :meth:`predict`.
+
+        Raises:
+            UserError: As :meth:`predict`, and for anything but one row.
         """
         import pandas as pd
 
+        if not isinstance(row, (Mapping, pd.Series, pd.DataFrame)):
+            raise UserError(
+                f"One row is explained: a mapping, a series or a frame of one row, not {type(row).__name__}.",
+                where="explain(row)",
+                fix="explain(df.iloc[0], ...)",
+            )
         frame = row if isinstance(row, pd.DataFrame) else pd.DataFrame([dict(row)], dtype=object)
         if len(frame) != 1:
             raise UserError(f"There are {len(frame)} rows; one is explained at a time.", fix="explain(df.iloc[0], ...)")
@@ -297,6 +306,9 @@ class Model:
         Raises:
             UserError: If there is none, or several.
         """
+        for what, name in (("task", task), ("unit", unit)):
+            if name is not None and not isinstance(name, str):
+                raise UserError(f"A {what} is named as text, not as {type(name).__name__}.", where=what)
         if unit is not None:
             if unit not in self.units or (task is not None and unit.rpartition(".")[2] != task):
                 guess = nearest(unit, list(self.units))
@@ -351,9 +363,9 @@ def load(folder: str | Path, *, base: str | None = None, engine: Engine | None =
         folder: The bundle.
         base: Where the base model is on this machine, if not under the name it was trained by.
         engine: What runs the experts, in the place of the engine the run used.
-        device: ``auto`` | ``cpu`` | ``cuda``.
+        device: ``auto`` | ``cpu`` | ``cuda`` | ``cuda:N`` | ``mps``.
 
     Raises:
-        UserError: If there is no bundle, it has been tampered with, or the base model differs.
+        UserError: If there is no bundle, it has been tampered with, the base model differs, or there is no such device.
     """
     return Model(Opened(Path(folder), base, engine, device))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,8 +12,11 @@ from typing import Any
 
 from meld.backbone.huggingface import HuggingFaceBackbone
 from meld.backbone.language_model import LanguageModel
-from meld.bundle.components import make
+from meld.bundle.card import read_card
+from meld.bundle.components import PARTS, make
+from meld.bundle.device import check_device
 from meld.bundle.manifest import MANIFEST, read_manifest, sha256
+from meld.dataset.reading import reading
 from meld.encoder.contrastive import ContrastiveEncoder
 from meld.encoder.vectors import Embedder
 from meld.engine.base import Engine, MixtureModel
@@ -30,7 +32,7 @@ from meld.router.base import Router
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
 from meld.stages.annotate import demonstrate
-from meld.stages.balance import Odds, load_odds
+from meld.stages.balance import BALANCE, Odds, load_odds
 from meld.stages.infer import answer_encoder, asked_of, detector_of, kept_as_it_is
 from meld.stages.panel import Mixer, Panel, follow_path, step_experts
 from meld.stages.paths import SAME_TABLE, build_steps
@@ -51,22 +53,25 @@ class Opened:
         base: Where the base model is on this machine, if not under the name it was trained by: a folder with the very
             same weights.
         engine: What runs the experts, in the place of the engine the run used.
-        device: ``auto`` | ``cpu`` | ``cuda``.
+        device: ``auto`` | ``cpu`` | ``cuda`` | ``cuda:N`` | ``mps``.
 
     Raises:
-        UserError: If the bundle is refused (:func:`meld.bundle.manifest.read_manifest`), or the base model differs.
+        UserError: If the bundle is refused (:func:`meld.bundle.manifest.read_manifest`), the base model differs, or
+            there is no such device.
     """
 
     def __init__(
         self, folder: Path, base: str | None = None, engine: Engine | None = None, device: str = "auto"
     ) -> None:
+        check_device(device)
         self.folder = folder
         self.manifest = read_manifest(folder)
         self.identity = sha256(folder / MANIFEST)
         try:
             parts, tasks, units = self.manifest["parts"], self.manifest["tasks"], self.manifest["units"]
+            _check_shape(self.manifest)
             self.cards: dict[str, dict[str, Any]] = {
-                unit: json.loads((folder / "units" / unit / "card.json").read_text(encoding="utf-8")) for unit in units
+                unit: read_card(folder / "units" / unit / "card.json", line["task"]) for unit, line in units.items()
             }
             self.paths = {unit: tuple(line["path"]) for unit, line in units.items()}
             self.names = tuple(unit for unit, line in units.items() if line["answers"])
@@ -79,9 +84,9 @@ class Opened:
             self.router: Router = make("router", parts["router"])
             self.mixer: Mixer = make("mixer", parts["mixer"])
             self.engine: Engine = engine or make("engine", parts["engine"])
-            given = {"device": device, "config_key": "base", **({} if base is None else {"path": base})}
+            given = {"device": device, "config_key": "base", **({} if base is None else {"path": str(base)})}
             self.backbone: HuggingFaceBackbone = make("backbone", parts["backbone"], **given)
-        except (KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"The bundle does not say what it should: {type(error).__name__} {error}.",
                 where=str(folder / MANIFEST),
@@ -99,9 +104,17 @@ class Opened:
         trained = self.manifest["base"]
         found = self.backbone.fingerprint()
         if found != trained["fingerprint"]:
+            theirs = f"{trained['fingerprint']} ({trained['name']}, revision {trained['revision']})"
+            if found.startswith("hub:"):
+                raise UserError(
+                    f"There is no folder {self.backbone.path!r} here, and the hub's model of that name is not the one "
+                    f"the experts were trained on: theirs is {theirs}.",
+                    where="base" if given else str(self.folder / MANIFEST),
+                    fix=f"name the folder where {trained['name']} is: meld.load(DIR, base=...), --base FOLDER",
+                )
             raise UserError(
                 f"The base model {self.backbone.path} is not the one the experts were trained on: its weights are "
-                f"{found}, and theirs {trained['fingerprint']} ({trained['name']}, revision {trained['revision']}).",
+                f"{found}, and theirs {theirs}.",
                 where="base" if given else str(self.folder / MANIFEST),
                 fix=f"name the folder or hub name of {trained['name']} as it was: meld.load(DIR, base=...)",
             )
@@ -109,7 +122,8 @@ class Opened:
     @cached_property
     def embedder(self) -> Embedder:
         """The trained encoder."""
-        return self.encoder.open(self.folder / "encoder")
+        with reading(self.folder / "encoder"):
+            return self.encoder.open(self.folder / "encoder")
 
     @cached_property
     def lm(self) -> LanguageModel:
@@ -141,6 +155,28 @@ class Opened:
             found.demonstrations = {}
             self._units[name] = found
         return self._units[name]
+
+    def open_all(self) -> None:
+        """Read every file that questions may need, so that what is wrong with one is said before the first is asked.
+
+        Raises:
+            UserError: Naming the file.
+        """
+        _ = self.embedder
+        if "base" in self.manifest:
+            # Engines that cannot hold both put the panel's experts aside for those of steps.
+            for name in self.names:
+                if adapters := self._step_adapters(self.path(name)):
+                    with self._step_experts(adapters):
+                        pass
+            self.panel()
+        for name in self.cards:
+            unit = self.unit(name)
+            _ = unit.data, unit.vectors
+            self._odds(unit)
+            if unit.samples and unit.task.solver == "llm" and "base" in self.manifest:
+                # Some faults of a template show in a prompt only.
+                self.writer.write(unit.samples[0].query, unit.samples[:1])
 
     def questions(self, unit: Unit) -> Questions:
         """A unit's questions."""
@@ -213,7 +249,9 @@ class Opened:
 
     def _odds(self, unit: Unit) -> Odds | None:
         """What is added to the log-odds of a unit's answers."""
-        return load_odds(self.folder / "units" / unit.name)
+        place = self.folder / "units" / unit.name
+        with reading(place / BALANCE):
+            return load_odds(place)
 
     def path(self, name: str) -> tuple[str, ...]:
         """The steps before a unit's own expert; those of excluded experts are skipped."""
@@ -222,15 +260,15 @@ class Opened:
     def _walk(self, unit: Unit, queries: Sequence[Query], progress: Progress) -> Walk:
         """Queries with their demonstrations found and the unit's path followed."""
         path = self.path(unit.name)
-        asking = [step for step in path if self._asks(step)]
+        adapters = self._step_adapters(path)
         if self.backbone.max_demos != 0:
             unit.demonstrations = demonstrate(unit, self.retriever, queries, unit.samples, 0)
         return follow_path(
             path,
             unit,
             {step: self.unit(step) for step in path},
-            {step: self.questions(self.unit(step)) for step in asking},
-            {step: self.folder / "steps" / step for step in asking},
+            {step: self.questions(self.unit(step)) for step in adapters},
+            adapters,
             queries,
             self.rules,
             self.backbone,
@@ -248,6 +286,10 @@ class Opened:
         if names not in self._asked:
             self._asked[names] = self.engine.open(self.lm, adapters)
         return nullcontext(self._asked[names])
+
+    def _step_adapters(self, path: Sequence[str]) -> dict[str, Path]:
+        """The adapters of the steps that ask a language model."""
+        return {step: self.folder / "steps" / step for step in path if self._asks(step)}
 
     def _asks(self, step: str) -> bool:
         """Whether a step asks a language model; blocking and detection attach what the encoder knows in any case."""
@@ -278,6 +320,34 @@ class Opened:
         flags = {verdict.query_id for verdict, _ in verdicts if verdict.output == ERROR}
         kept = [(query, kept_as_it_is(query)) for query in queries if query.id not in flags]
         return [query for query in queries if query.id in flags], kept
+
+
+def _check_shape(manifest: Mapping[str, Any]) -> None:
+    """Whether a manifest names what it should, and nothing that it does not have.
+
+    Raises:
+        KeyError: For something that is missing.
+        TypeError: For something else, or of another kind.
+    """
+    parts, units = manifest["parts"], manifest["units"]
+    if set(parts) - set(PARTS):
+        raise TypeError(f"parts: {min(map(str, set(parts) - set(PARTS)))} is none")
+    for unit, line in units.items():
+        if not isinstance(line["path"], list) or not isinstance(line["answers"], bool):
+            raise TypeError(f"units: {unit} has no path, or does not say whether it answers")
+        unknown = [step for step in line["path"] if not isinstance(step, str) or step not in units]
+        if unknown:
+            raise TypeError(f"units: the path of {unit} names {unknown[0]!r}, which is no unit")
+        if line["task"] not in manifest["tasks"]:
+            raise TypeError(f"units: {unit} has the task {line['task']!r}, which is not among the tasks")
+    for group in ("experts", "registered", "exclude"):
+        if not isinstance(manifest[group], list):
+            raise TypeError(f"{group} is no list")
+    if "base" in manifest:
+        base = manifest["base"]
+        if not isinstance(base["name"], str) or not isinstance(base["fingerprint"], str):
+            raise TypeError("base: its name or its fingerprint is no text")
+        _ = base["revision"]
 
 
 def _rules(recorded: dict[str, Any]) -> StepRules:

@@ -108,6 +108,9 @@ class Request:
         target = cell_text(extra[_TARGET][place])
         if not target:
             raise DataError(f"Row {row} does not say what it asks about: its {_TARGET} is empty.", where=self.unit)
+        # In the other tasks a row must have the cell that it asks about, which is found out there.
+        if self.card["task"] == "di" and target not in self.card["targets"]:
+            raise _not_learnt(self.unit, self.card, target, f"row {row}, column {_TARGET!r}", f"Row {row}: ")
         return target
 
     def _own_title(self, extra: Mapping[str, list[Any]], place: int) -> str:
@@ -177,8 +180,8 @@ def request(
         first: The number of the first row, where the frames are a piece of longer ones.
 
     Raises:
-        UserError: For anything but a frame, a column that is missing or there twice (named), or a target that the unit
-            cannot be asked about.
+        UserError: For anything but a frame, a column that is missing or there twice (named), a target that the unit
+            cannot be asked about, or two ways of naming it.
     """
     for given in (frame, right):
         if given is not None:
@@ -194,7 +197,7 @@ def request(
     for side, attributes in enumerate(card["sides"]):
         source = frames[min(side, len(frames) - 1)]
         prefix = f"{SIDES[side]}_" if pairs and right is None else ""
-        columns.append(_columns(unit, card, source, attributes, prefix, target))
+        columns.append(_columns(unit, card, source, attributes, prefix, card["targets"] if row_targets else [target]))
     if card["own_options"] and _OPTIONS not in frame.columns:
         raise _missing(unit, [_OPTIONS], frame, "each row names the answers there are, as a list or a JSON list")
     return Request(unit, card, {t.name: t for t in tables.values()}, frames, tuple(columns), target, row_targets, first)
@@ -231,12 +234,23 @@ def check_frame(frame: object) -> None:
 def _targets(unit: str, card: Mapping[str, Any], frame: DataFrame, target: str | None) -> tuple[bool, str | None]:
     """Whether rows name their targets, and the target if they do not."""
     targets = list(card["targets"])
-    task = card["task"]
+    if target is not None and not isinstance(target, str):
+        raise UserError(
+            f"A target is the name of a column, not {type(target).__name__}.", where=f"target={target!r}", fix="as text"
+        )
     if not targets:
         if target is not None:
             raise UserError(f"{unit} asks about no column.", where=f"target={target}", fix="leave target out")
         return False, None
-    if target is None and _TARGET in frame.columns and _TARGET not in (card["sides"][0] or ()):
+    # A unit whose own rows have a column of that name is asked about one target at a time.
+    named_by_rows = _TARGET in frame.columns and _TARGET not in (card["sides"][0] or ())
+    if named_by_rows and target is not None:
+        raise UserError(
+            f"What is asked about is named twice: by the target {target!r}, and row by row by the column {_TARGET!r}.",
+            where=f"target={target}, column {_TARGET!r}",
+            fix="leave one out, or rename the column if it is something else",
+        )
+    if named_by_rows:
         return True, None
     if target is None and len(targets) == 1:
         return False, targets[0]
@@ -247,14 +261,18 @@ def _targets(unit: str, card: Mapping[str, Any], frame: DataFrame, target: str |
             fix=f"say which: target={targets[0]!r}, or name it row by row in a column {_TARGET!r}",
         )
     # An attribute of a product is asked for by name, also one that training did not ask for.
-    if target not in targets and task != "ave":
-        guess = nearest(target, targets)
-        raise UserError(
-            f"{unit} has not learnt to be asked about {target!r}; it knows {', '.join(targets)}.",
-            where=f"target={target}",
-            fix=f"did you mean {guess}?" if guess else "train on labels of that column",
-        )
+    if target not in targets and card["task"] != "ave":
+        raise _not_learnt(unit, card, target, f"target={target}")
     return False, target
+
+
+def _not_learnt(unit: str, card: Mapping[str, Any], target: str, where: str, who: str = "") -> DataError:
+    guess = nearest(target, card["targets"])
+    return DataError(
+        f"{who}{unit} has not learnt to be asked about {target!r}; it knows {', '.join(card['targets'])}.",
+        where=where,
+        fix=f"did you mean {guess}?" if guess else "train on labels of that column",
+    )
 
 
 def _columns(
@@ -263,15 +281,18 @@ def _columns(
     frame: DataFrame,
     attributes: Sequence[str] | None,
     prefix: str,
-    target: str | None,
+    asked: Sequence[str | None],
 ) -> dict[str, Any]:
-    """The frame's column behind each attribute; None behind an asked one that the frame need not have."""
+    """The frame's column behind each attribute; None behind one that may be asked about and the frame need not have.
+
+    Where rows name their targets these are all that the unit knows, whatever rows are beside them.
+    """
     names = {str(column): column for column in frame.columns}
     if attributes is None:
         taken = {_TARGET, _OPTIONS, _TITLE}
         found = {name[len(prefix) :]: column for name, column in names.items() if name.startswith(prefix)}
         return {name: column for name, column in found.items() if name not in taken}
-    optional = {target} if card["task"] == "di" else set()
+    optional = set(asked) if card["task"] == "di" else set()
     missing = [f"{prefix}{name}" for name in attributes if prefix + name not in names and name not in optional]
     if missing:
         raise _missing(unit, missing, frame, "other columns may be there as well; missing values are empty cells")

@@ -7,13 +7,9 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from meld.cli.words import Words, in_shell_words
 from meld.errors import UserError
-
-if TYPE_CHECKING:
-    from meld.bundle.opened import Opened
 
 
 @in_shell_words({"base": "--base"})
@@ -51,7 +47,8 @@ def serve_verb(words: Sequence[str]) -> int:
         from meld.bundle.model import load
 
         model = load(given.bundle, base=given.base, device=given.device)
-        _warm_up(model.opened)
+        # The first question need not wait, and no question finds what is wrong with a file.
+        model.opened.open_all()
         app = make_app(model, limits, token, local_only=local and token is None)
         config = uvicorn.Config(
             app,
@@ -78,13 +75,6 @@ def serve_verb(words: Sequence[str]) -> int:
             signal.signal(number, lambda number, frame: None)
         uvicorn.Server(config).run(sockets=[listening])
     return 0
-
-
-def _warm_up(opened: Opened) -> None:
-    """Load the encoder and, where the bundle has experts, the base model, so that the first question need not wait."""
-    _ = opened.embedder
-    if "base" in opened.manifest:
-        opened.panel()
 
 
 def _bound(host: str, port: int) -> socket.socket:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from meld.dataset.reading import reading
 from meld.errors import DataError
 from meld.types import Entity, Gold, Prediction, Query, Sample, Table, UnitData
 
@@ -52,6 +53,7 @@ _PREDICTION = pa.schema(
     ]
 )
 _PARTS = ("train", "dev", "pool", "test")
+_Asked = TypeVar("_Asked", Query, Sample)
 
 
 def save_unit(data: UnitData, folder: Path | str) -> None:
@@ -86,24 +88,31 @@ def save_unit(data: UnitData, folder: Path | str) -> None:
 
 
 def load_unit(folder: Path | str) -> UnitData:
-    """Read what ``save_unit`` wrote."""
+    """Read what ``save_unit`` wrote.
+
+    Raises:
+        DataError: Naming the file that is damaged.
+    """
     folder = Path(folder)
-    head = json.loads((folder / "unit.json").read_text(encoding="utf-8"))
+    with reading(folder / "unit.json"):
+        head = json.loads((folder / "unit.json").read_text(encoding="utf-8"))
+        unit, dataset, task, options = head["unit"], head["dataset"], head["task"], tuple(head["options"])
+        described = [(one["key"], one["name"], one["title"], tuple(one["columns"])) for one in head["tables"]]
     tables: dict[str, Table] = {}
-    for number, described in enumerate(head["tables"]):
-        columns = tuple(described["columns"])
-        content = _read(folder / f"table_{number}.parquet", _TABLE)
-        rows = {
-            record: dict(zip(columns, values, strict=True))
-            for record, values in zip(content["id"], content["values"], strict=True)
-        }
-        tables[described["key"]] = Table(described["name"], described["title"], columns, rows)
+    for number, (key, name, title, columns) in enumerate(described):
+        file = folder / f"table_{number}.parquet"
+        with reading(file):
+            content = _read(file, _TABLE)
+            rows = {
+                record: dict(zip(columns, values, strict=True))
+                for record, values in zip(content["id"], content["values"], strict=True)
+            }
+            tables[key] = Table(name, title, columns, rows)
     by_name = {table.name: table for table in tables.values()}
     seen: dict[str, Entity] = {}
-    train, dev = (tuple(_samples(_read(folder / f"{part}.parquet", _SAMPLE), by_name, seen)) for part in _PARTS[:2])
-    pool, test = (tuple(_queries(_read(folder / f"{part}.parquet", _QUERY), by_name, seen)) for part in _PARTS[2:])
-    options = tuple(head["options"])
-    return UnitData(head["unit"], head["dataset"], head["task"], tables, train, dev, pool, test, options)
+    train, dev = (tuple(_load(folder / f"{part}.parquet", _SAMPLE, _samples, by_name, seen)) for part in _PARTS[:2])
+    pool, test = (tuple(_load(folder / f"{part}.parquet", _QUERY, _queries, by_name, seen)) for part in _PARTS[2:])
+    return UnitData(unit, dataset, task, tables, train, dev, pool, test, options)
 
 
 def save_gold(gold: Gold, path: Path | str) -> None:
@@ -123,8 +132,12 @@ def save_samples(samples: Sequence[Sample], path: Path | str) -> None:
 
 
 def load_samples(path: Path | str) -> list[Sample]:
-    """Read what ``save_samples`` wrote; equal entities become one object."""
-    return _samples(_read(Path(path), _SAMPLE), {}, {})
+    """Read what ``save_samples`` wrote; equal entities become one object.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    return _load(Path(path), _SAMPLE, _samples, {}, {})
 
 
 def save_queries(queries: Sequence[Query], path: Path | str) -> None:
@@ -277,6 +290,18 @@ def _samples(content: Mapping[str, list[Any]], tables: Mapping[str, Table], seen
         Sample(query, label, provenance, confidence)
         for query, (label, provenance, confidence) in zip(_queries(content, tables, seen), extras, strict=True)
     ]
+
+
+def _load(
+    path: Path,
+    schema: pa.Schema,
+    restore: Callable[[Mapping[str, list[Any]], Mapping[str, Table], dict[str, Entity]], list[_Asked]],
+    tables: Mapping[str, Table],
+    seen: dict[str, Entity],
+) -> list[_Asked]:
+    """Queries or samples of a file, which is named if it is damaged."""
+    with reading(path):
+        return restore(_read(path, schema), tables, seen)
 
 
 def _write(columns: Mapping[str, list[Any]], schema: pa.Schema, path: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from meld.backbone.weights import explain_load_failure, resolve
+from meld.dataset.reading import reading
 from meld.progress import Progress, Silent, quiet_libraries
 
 Array = NDArray[np.float32]
@@ -145,10 +146,19 @@ class Vectors:
 
     @classmethod
     def load(cls, folder: Path) -> Vectors:
-        """Read what :meth:`save` wrote."""
-        texts = pq.read_table(folder / "texts.parquet").column("text").to_pylist()
-        tensors: Mapping[str, Array] = load_file(folder / "vectors.safetensors")
-        return cls(texts, tensors["vectors"])
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            DataError: Naming the file that is damaged.
+        """
+        with reading(folder / "texts.parquet"):
+            texts = pq.read_table(folder / "texts.parquet").column("text").to_pylist()
+        with reading(folder / "vectors.safetensors"):
+            tensors: Mapping[str, Array] = load_file(folder / "vectors.safetensors")
+            array = tensors["vectors"]
+            if array.ndim != 2 or len(array) != len(texts):
+                raise ValueError(f"vectors of shape {array.shape} for {len(texts)} texts")
+        return cls(texts, array)
 
 
 class Memory:

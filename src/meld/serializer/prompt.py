@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import BaseLoader, FileSystemLoader, PackageLoader, StrictUndefined, TemplateError
+from jinja2 import BaseLoader, FileSystemLoader, PackageLoader, StrictUndefined
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from meld.errors import UserError
@@ -119,7 +119,6 @@ class PromptWriter:
         demos: Sequence[Sample],
         domain: Sequence[str] | None,
     ) -> str:
-        template = self._environment.get_template(f"{self.serializer.template}/{query.task}.j2")
         form = Prompt("", "", json_form=self.serializer.template == "full")
         shown = [
             {**self._item(demo.query, demo.query.entities, 200), "answer": form.answer_text(demo.label)}
@@ -127,12 +126,14 @@ class PromptWriter:
         ]
         asked = self._item(query, entities, context_limit)
         try:
+            template = self._environment.get_template(f"{self.serializer.template}/{query.task}.j2")
             text: str = template.render(asked=asked, demos=shown, options=domain)
-        except (TemplateError, TypeError) as error:
+        except Exception as error:
+            # A template from elsewhere is a program: it may raise whatever its expressions raise.
             if self._templates is None:
                 raise
             raise UserError(
-                f"The template of {query.task} cannot be rendered: {error}.",
+                f"The template of {query.task} cannot be rendered: {type(error).__name__} {str(error).rstrip('.')}.",
                 where=str(self._templates / self.serializer.template / f"{query.task}.j2"),
                 fix="take the templates that the bundle was exported with",
             ) from error

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import json
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
+from fastapi.exceptions import HTTPException as FastAPIHTTPException
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
@@ -43,6 +46,45 @@ _SAID = {
 }
 _ALL: dict[int | str, dict[str, Any]] = {code: {"model": Refusal, "description": said} for code, said in _SAID.items()}
 _FEW: dict[int | str, dict[str, Any]] = {code: _ALL[code] for code in (401, 421, 503)}
+
+
+class _Twice(FastAPIHTTPException):
+    """A key that an object of a body has twice. FastAPI lets no other exception out of the parsing of a body."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(422, key)
+
+
+class _Strict(Request):
+    """A request whose JSON objects have every key once; Python's parser alone would keep the last."""
+
+    async def json(self) -> Any:
+        """The parsed body."""
+        if not hasattr(self, "_json"):
+            self._json = json.loads(await self.body(), object_pairs_hook=_once)
+        return self._json
+
+
+class _Route(APIRoute):
+    """A route that reads strict requests."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The handler."""
+        handle = super().get_route_handler()
+
+        async def strictly(request: Request) -> Response:
+            return await handle(_Strict(request.scope, request.receive))
+
+        return strictly
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise _Twice(key)
+        found[key] = value
+    return found
 
 
 class Server:
@@ -125,6 +167,7 @@ def make_app(model: Model, limits: Limits, token: Token | None = None, local_onl
         redoc_url=None,
     )
     app.state.server = server
+    app.router.route_class = _Route
     if token is not None:
         _say_that_a_token_is_needed(app)
     _add_questions(app, server)
@@ -223,6 +266,11 @@ def _add_errors(app: FastAPI, server: Server) -> None:
     async def invalid(request: Request, error: RequestValidationError) -> Response:
         return _invalid(error.errors())
 
+    @app.exception_handler(_Twice)
+    async def twice(request: Request, error: _Twice) -> Response:
+        said = f"An object of the body names {error.detail!r} more than once."
+        return refusal(422, UserError(said, where="body", fix="give every key a name of its own"))
+
     @app.exception_handler(HTTPException)
     async def http_error(request: Request, error: HTTPException) -> Response:
         fix = "GET /docs says what there is" if error.status_code in {404, 405} else "send one JSON object"
@@ -244,10 +292,12 @@ def _add_errors(app: FastAPI, server: Server) -> None:
 def _invalid(errors: Sequence[Any]) -> Response:
     """The first thing that is wrong with a body."""
     first = min(errors, key=lambda error: len(error["loc"]))
-    place = [str(part) for part in first["loc"] if part != "body"]
+    # A name of a column that is wrong is followed by "[key]".
+    place = [str(part) for part in first["loc"] if part not in {"body", "[key]"}]
     if first["type"] == "json_invalid":
         said = f"The body is not JSON: {first['ctx']['error']}."
         return refusal(400, UserError(said, where=f"character {'.'.join(place)}", fix="send one JSON object"))
     where = ".".join(place) or "body"
     fix = "GET /docs shows the form; the header Content-Type has to be application/json"
-    return refusal(422, UserError(f"The request does not fit: {first['msg']}.", where=where, fix=fix))
+    said = first["ctx"]["error"] if first["type"] == "value_error" else first["msg"]
+    return refusal(422, UserError(f"The request does not fit: {said}.", where=where, fix=fix))

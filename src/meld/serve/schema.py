@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool, StrictInt, StrictStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from meld.dataset.table_files import writable
 
@@ -15,9 +28,26 @@ def _writable(text: str) -> str:
     return text
 
 
+def _plainly(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    """One plain sentence about a cell, instead of one for each kind of value that it is not."""
+    try:
+        return check(value)
+    except ValidationError:
+        raise ValueError(_wrong(value)) from None
+
+
+def _wrong(value: Any) -> str:
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, float) and not math.isfinite(item):
+            return "NaN and infinity are no values; null is a missing one"
+        if isinstance(item, str) and not writable(item):
+            return "half of a surrogate pair is no text"
+    return "a value is text, a number, true, false or null, or a list of these"
+
+
 Text = Annotated[StrictStr, AfterValidator(_writable)]
 Plain = Text | StrictInt | FiniteFloat | StrictBool | None
-Cell = Plain | list[Plain]
+Cell = Annotated[Plain | list[Plain], WrapValidator(_plainly)]
 """A value, read as text as it is written; null is a missing value, a list the options of a row."""
 
 Row = dict[Text, Cell]
