@@ -305,6 +305,7 @@ def test_an_error_keeps_what_the_others_brought(server: Server, lm: LanguageMode
 def test_an_interrupt_keeps_what_was_answered(server: Server, lm: LanguageModel, tmp_path: Path) -> None:
     """Ctrl-C arrives in the thread that waits for the answers."""
     import _thread
+    import signal
 
     once = iter(
         [True]
@@ -316,8 +317,13 @@ def test_an_interrupt_keeps_what_was_answered(server: Server, lm: LanguageModel,
         return 200, chat("match"), {}
 
     server.answer = answer
-    with pytest.raises(KeyboardInterrupt):
-        ask_alone(quick(server, tmp_path, concurrency=2, requests_per_minute=3000), lm, prompts(500))
+    # Whoever starts the tests in the background may have them ignore Ctrl-C.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            ask_alone(quick(server, tmp_path, concurrency=2, requests_per_minute=3000), lm, prompts(500))
+    finally:
+        signal.signal(signal.SIGINT, before)
     asked = len(server.seen)
     assert asked < 500
     (file,) = tmp_path.iterdir()
