@@ -91,3 +91,15 @@ def test_a_header_without_rows_is_a_success_with_a_note(
     monkeypatch.setattr("meld.bundle.model.load", lambda *_, **__: Model())
     assert predict("in.csv", "-o", "out.csv") == 0
     assert "no row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["predict", "bundle", "rows.csv", "-o", "out.csv"], ["serve", "bundle"]])
+def test_a_device_is_refused_by_its_option(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("rows.csv").write_text("a\n1\n")
+    assert main([*words, "--device", "gpu"]) == 2
+    said = capsys.readouterr().err
+    assert "There is no device 'gpu'." in said
+    assert "where: --device" in said

@@ -169,3 +169,19 @@ def _kill_in(process: subprocess.Popen[str], folder: Path, stage: str) -> None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.communicate()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_stage_made_again_is_byte_for_byte_the_same(meld: Run, tiny: tuple[str, ...], tmp_path: Path) -> None:
+    """So that ``force`` makes nothing else again where nothing has changed; what the making took may differ."""
+    words = ("method=meld_ds", "trainer=debug", *tiny)
+    assert meld(*words).returncode == 0
+    first = artifacts(tmp_path)
+    every = "data,serialize,encode,annotate,init,metapath,select,refine,route,infer,evaluate"
+    assert meld(*words, f"force=[{every}]").returncode == 0
+    second = artifacts(tmp_path)
+    assert second.keys() == first.keys()
+    costs = json.loads((run_folder(tmp_path) / "costs.json").read_text())["stages"]
+    assert not any(cost["reused"] for cost in costs)
+    assert {key: manifest["remade"] for key, manifest in second.items() if "remade" in manifest} == {}

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from meld.errors import UserError
+from meld.stages.metapath import SEARCH
+from meld.stages.select import STEPS
 from meld.store.machine import PeakMemory
 from meld.store.store import Draft, Store
 
@@ -152,6 +154,21 @@ def test_compute_reuses_and_force_does_not(tmp_path: Path) -> None:
     assert [store.compute("infer", KEY, {}, work).reused for _ in range(3)] == [False, True, True]
     assert not store.compute("infer", KEY, {}, work, force=True).reused
     assert len(calls) == 2
+
+
+def test_what_the_making_took_changes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    took = iter(range(10))
+
+    def work(draft: Draft) -> None:
+        (draft.out / "value").write_text("1")
+        (draft.out / STEPS).write_text(str(next(took)))
+        (draft.out / SEARCH).write_text(str(next(took)))
+
+    for _ in range(2):
+        store.compute("pick", KEY, {}, work, force=True)
+    assert (store.path("pick", KEY) / STEPS).read_text() == "2"
+    assert "remade" not in store.manifest("pick", KEY)
 
 
 def test_what_was_made_from_a_remade_artifact_is_made_again(tmp_path: Path) -> None:

@@ -58,19 +58,25 @@ def export_run(run: Path, folder: Path, *, replace_bundle: bool = False) -> Path
     draft.mkdir(parents=True)
     try:
         write_manifest(draft, _write(config, made, units, draft))
-        if folder.exists() and any(folder.iterdir()):
-            aside = draft.with_suffix(".old")
-            folder.rename(aside)
-            draft.rename(folder)
-            shutil.rmtree(aside, ignore_errors=True)
-        else:
-            if folder.exists():
-                folder.rmdir()
-            draft.rename(folder)
+        _put(draft, folder)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return folder
+
+
+def _put(draft: Path, folder: Path) -> None:
+    """Give the draft the folder's place; if that fails, what was there is there again."""
+    aside = draft.with_suffix(".old")
+    if folder.exists():
+        folder.rename(aside)
+    try:
+        draft.rename(folder)
+    except BaseException:
+        if aside.exists():
+            aside.rename(folder)
+        raise
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def check_free(folder: Path, *, replace_bundle: bool = False) -> None:

@@ -82,7 +82,7 @@ def _parser() -> Words:
     parser.add_argument("--format", metavar="F", help="of the input where its suffix does not say: csv, parquet, jsonl")
     parser.add_argument("--out-format", metavar="F", help="of the output where its suffix does not say")
     parser.add_argument("--base", metavar="NAME", help="folder of the base model, if it is not under its own name")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--chunk", type=int, default=256, metavar="N", help="rows at a time (256)")
     parser.add_argument("--restart", action="store_true", help="throw away what an interrupted job left")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

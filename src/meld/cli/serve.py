@@ -12,7 +12,7 @@ from meld.cli.words import Words, in_shell_words
 from meld.errors import UserError
 
 
-@in_shell_words({"base": "--base"})
+@in_shell_words({"base": "--base", "device": "--device"})
 def serve_verb(words: Sequence[str]) -> int:
     """Carry out ``meld serve``: until SIGTERM or SIGINT; what is in flight then is still answered.
 
@@ -110,7 +110,7 @@ def _parser() -> Words:
     parser.add_argument("--port", type=int, default=8000, help="port (8000); 0 takes a free one and says which")
     parser.add_argument("--token-file", metavar="FILE", help="file that holds the bearer token")
     parser.add_argument("--base", metavar="NAME", help="folder of the base model, if it is not under its own name")
-    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--max-body", type=int, default=1_048_576, metavar="BYTES", help="of a request (1048576)")
     parser.add_argument("--max-rows", type=int, default=256, metavar="N", help="rows of a request (256)")
     parser.add_argument("--max-requests", type=int, default=256, metavar="N", help="in flight at a time (256)")

@@ -29,6 +29,8 @@ from meld.stages.unit import Questions, Unit
 from meld.types import Prediction, Query, Sample
 
 VERSION = 5
+SEARCH = "search.json"
+"""What search and application of the path took; never part of a result."""
 
 _EXAMPLES = 4
 """Changes of each step that are shown."""
@@ -91,7 +93,7 @@ def run(
     for step in found.path:
         say_over(name, step, steps[step], rules, context.progress)
     seconds = {"search": round(searched - started, 3), "apply": round(time.monotonic() - searched, 3)}
-    write_json(context.out / "search.json", {"seconds": seconds})
+    write_json(context.out / SEARCH, {"seconds": seconds})
 
 
 def _told(found: Found, walked: Walk, counts: Mapping[str, Mapping[str, int]], rules: StepRules) -> dict[str, Any]:

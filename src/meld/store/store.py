@@ -39,6 +39,9 @@ seeds by name, what identifies the code (stage VERSION), and where content that 
 store adds the rest; ``remade`` counts how often an artifact got another content (``force``), ``remade_inputs`` says
 from which of these it was made."""
 
+TOOK = frozenset({"search.json", "steps.json"})
+"""Files of an artifact that say what its making took: no two are equal, and no stage reads them."""
+
 _STAGE = re.compile(r"[a-z][a-z0-9_]*")
 _KEY = re.compile(r"[0-9a-f]{16}")
 
@@ -298,10 +301,9 @@ class Store:
 
 
 def _same_content(one: Path, other: Path) -> bool:
-    """Whether two artifacts hold the same files byte for byte, their manifests left out."""
-    here, there = (
-        {f.relative_to(top) for f in top.rglob("*") if f.is_file()} - {Path(MANIFEST)} for top in (one, other)
-    )
+    """Whether two artifacts hold the same files byte for byte, those left out that no other artifact is made from."""
+    aside = {Path(name) for name in (MANIFEST, *TOOK)}
+    here, there = ({f.relative_to(top) for f in top.rglob("*") if f.is_file()} - aside for top in (one, other))
     return here == there and all(filecmp.cmp(one / name, other / name, shallow=False) for name in here)
 
 
