@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from meld.cli.main import main
 from meld.cli.names import JOB_DIRECTORY
 from meld.cli.sweeps import arrange, swept_values
 from meld.errors import ConfigError
+from meld.report.paper import row_name
 from meld.report.record import SweepRecord, read_job, read_record, write_job, write_record
 
 ROWS = ("full", "wo_moe", "wo_rag", "wo_metapath")
@@ -59,7 +61,7 @@ def test_the_command_line_replaces_a_presets_values() -> None:
     assert record.grid == {"variant": ("full", "wo_rag")}
     assert sum(word.startswith("variant=") for word in words) == 1
     words, record, _ = _arranged("experiment=tab7_ablation", "variant=wo_rag")
-    assert record.grid == {}
+    assert record.grid == {"variant": ("wo_rag",)}
     assert "hydra.sweep.subdir=run" in words
 
 
@@ -111,6 +113,56 @@ def test_what_scales_cannot_share_is_chosen_by_the_scale() -> None:
     assert "[t2dv2.cta]" in small
     assert "[semtab19.cta]" in large
     assert len(small) == len(large) == 6
+
+
+def test_one_value_of_a_key_that_makes_rows_makes_its_row() -> None:
+    words, record, _ = _arranged("experiment=tab7_ablation", "variant=wo_rag", "sweep=seeds")
+    assert record.grid == {"seed": ("0", "1", "2"), "variant": ("wo_rag",)}
+    assert row_name({"seed": "0", "variant": "wo_rag"}, record) == "wo_rag"
+    words, record, _ = _arranged("experiment=fig8_num_experts", "k=2")
+    assert record.grid == {"k": ("2",)}
+    assert "hydra.sweep.subdir=run" in words
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-m", "router=glob(*)"], "does not list its values"),
+        (["-m", "tau=interval(0,1)"], "does not list its values"),
+        (["-m", "k=1,1,2"], "lists 1 more than once"),
+        (["-m", "k=1,2", "k=3"], "k is given more than once: k=1,2 k=3"),
+        (["-m", "k=1,2", "hydra.sweep.dir=${paths.runs}/x"], "write the folder out"),
+        (["experiment=ext_backbone", "scale=cpu,paper"], "one command for each scale"),
+        (["experiment=fig8_num_experts", "sweep=[seeds,seads]"], "sweep=seeds"),
+        (["sweep=[seeds,k_d]"], "options are: B, c, joblib"),
+    ],
+)
+def test_sweeps_that_could_not_be_told_afterwards_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        arrange(words, "")
+    assert said in str(caught.value)
+
+
+def test_sweeps_of_ones_own_may_mix_scales_and_ask_by_the_mode() -> None:
+    assert _arranged("sweep=seeds", "scale=cpu,paper")[1].grid["scale"] == ("cpu", "paper")
+    words, record, _ = _arranged("hydra.mode=MULTIRUN", "k=1,2")
+    assert words[0] == "--multirun"
+    assert record.grid == {"k": ("1", "2")}
+
+
+def test_a_value_keeps_the_spaces_that_are_part_of_it() -> None:
+    assert _arranged("-m", "datasets.x.path='a b.csv','c d.csv'")[1].grid["datasets.x.path"] == ("a b.csv", "c d.csv")
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "outputs").write_text("a file", encoding="utf-8")
+    assert main(["-m", "k=1,2"]) == 2
+    said = capsys.readouterr().err
+    assert "outputs/sweeps" in said
+    assert "Traceback" not in said
 
 
 def test_swept_values_of_a_job() -> None:

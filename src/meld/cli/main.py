@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import os
 import shlex
@@ -27,6 +28,9 @@ _VERBS = {
     "doctor": "doctor:doctor_verb",
 }
 """Module and function behind each verb, below ``meld.cli``; imported when asked for, so that help stays fast."""
+
+_REFUSALS = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR})
+"""What an operating system says about places that cannot be written."""
 
 _HELP = """\
 meld key=value ...        run the pipeline; see the README for recipes
@@ -87,6 +91,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"meld: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        refused = _refused(error)
+        if refused is None:
+            raise
+        print(f"meld: {refused}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nmeld: interrupted; the same command continues where it stopped", file=sys.stderr)
         return 130
@@ -122,6 +132,8 @@ def _run_hydra(words: list[str]) -> int:
             cause = cause.__cause__
         if isinstance(cause, UserError):
             raise cause from None
+        if isinstance(cause, OSError) and _refused(cause) is not None:
+            raise cause from None
         try:
             friendlier = friendly(error)
         except Exception:
@@ -140,6 +152,17 @@ def _run_hydra(words: list[str]) -> int:
     show_sweep(plan.folder)
     # Jobs in processes of their own cannot count in ours.
     return 1 if outcome.failed or has_failed(plan.folder) else 0
+
+
+def _refused(error: OSError) -> UserError | None:
+    """What the user can mend about a place: no permission, a read-only or full file system; None for anything else."""
+    if error.errno not in _REFUSALS or not error.filename:
+        return None
+    return UserError(
+        f"{os.strerror(error.errno or 0)}.",
+        where=str(error.filename),
+        fix="make it writable or free space, or choose another place: paths.store=, paths.runs=, hydra.sweep.dir=",
+    )
 
 
 @contextmanager

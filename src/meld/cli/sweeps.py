@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 
 from meld.cli.names import JOB_DIRECTORY, MULTIRUN, directory_name, is_multirun, overrides_of, strays_of
 from meld.config.compose import preset_sweep
@@ -52,7 +54,8 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
         command: The whole command, for the record.
 
     Raises:
-        ConfigError: If several experiments are asked for at once, or a preset does not compose.
+        ConfigError: If several experiments are asked for at once, a preset does not compose, a key is swept and given
+            again, or values are swept that cannot be listed.
         OverrideParseException: For an override that Hydra cannot read.
     """
     # Hydra wants its overrides together, so the flag goes first wherever it was typed.
@@ -70,6 +73,7 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
     asks, params, paper = _of_presets(overrides, parsed, _config_dir(words))
     dry = any(_key(o) == "dry_run" and str(o.value()).lower() in {"true", "1", "yes", "on"} for o in parsed)
     given = {_key(o) for o in parsed}
+    asks = asks or any(_key(o) == "hydra.mode" and str(o.value()) == "MULTIRUN" for o in parsed)
     if not (is_multirun(words) or asks):
         named = f"hydra.run.dir='${{paths.runs}}/{directory_name(overrides, CONTROL)}'"
         return Arrangement((*words, *([] if "hydra.run.dir" in given else [named])), multirun=False, dry=dry)
@@ -78,22 +82,26 @@ def arrange(words: Sequence[str], command: str) -> Arrangement:
     added = [f"{key}={value}" for key, value in sorted(params.items(), key=lambda item: item[0] not in SEEDS)]
     added = [word for word in added if word.partition("=")[0] not in given]
     every = parsed + _parse(added)
-    grid = {_key(o): [_value(text) for text in o.sweep_string_iterator()] for o in every if o.is_sweep_override()}
+    swept = {_key(o): _values(o) for o in every if o.is_sweep_override()}
+    _given_once(every, swept)
+    # A row's key that has one value only is not swept, but it makes the row: variant=wo_rag is no row of variant=full.
+    rows = {*(paper.get("rows") or ()), paper.get("each")} - set(swept)
+    fixed = {_key(o): (_value(_given(o)),) for o in every if _key(o) in rows}
     identity = [o for o in (*overrides, *added) if not o.startswith("sweep=")]
-    folder = Path("outputs/sweeps") / directory_name(identity, CONTROL, ("experiment", *grid))
+    folder = Path("outputs/sweeps") / directory_name(identity, CONTROL, ("experiment", *swept))
     extra = ["hydra.sweeper.params=null"] if params else []
     extra += ["+hydra.callbacks.in_process._target_=meld.cli.in_process.InProcess"] if dry else []
     if "hydra.sweep.dir" in given:
-        folder = Path(next(str(o.value()) for o in parsed if _key(o) == "hydra.sweep.dir"))
+        folder = _plain_path(next(o for o in parsed if _key(o) == "hydra.sweep.dir"))
     else:
         extra.append(f"hydra.sweep.dir='{folder}'")
     if "hydra.sweep.subdir" not in given:
         # Hydra knows a group apart from the package it lands in: dataset@datasets.x is excluded as dataset.
         constant = ",".join(f"'{o.key_or_group}'" for o in every if not o.is_sweep_override())
-        extra.append("hydra.sweep.subdir=" + (f"'{JOB_DIRECTORY}'" if grid else "run"))
+        extra.append("hydra.sweep.subdir=" + (f"'{JOB_DIRECTORY}'" if swept else "run"))
         extra.append(f"hydra.job.config.override_dirname.exclude_keys=[{constant}]")
     experiment = next((str(o.value()) for o in parsed if _key(o) == "experiment"), None)
-    record = SweepRecord(command, experiment, {key: tuple(values) for key, values in grid.items()}, paper)
+    record = SweepRecord(command, experiment, {**swept, **fixed}, paper)
     asked = [] if is_multirun(words) else ["--multirun"]
     return Arrangement((*asked, *words, *added, *extra), True, dry, folder, record)
 
@@ -124,8 +132,58 @@ def _of_presets(
                 where="the command line",
                 fix=several,
             )
+    scales = next((o for o in parsed if _key(o) == "scale" and o.is_sweep_override()), None)
+    if scales is not None and any(_key(o) == "experiment" for o in chosen):
+        raise ConfigError(
+            f"{scales.input_line}: a preset's grid is that of one scale, and scores of two scales do not compare",
+            where="the command line",
+            fix="one command for each scale",
+        )
     fixed = [text for text, o in zip(overrides, parsed, strict=True) if not o.is_sweep_override()]
     return preset_sweep(fixed, config_dir)
+
+
+def _values(override: Override) -> tuple[str, ...]:
+    """The values that a swept key takes."""
+    name = override.input_line
+    if override.value_type in (ValueType.GLOB_CHOICE_SWEEP, ValueType.INTERVAL_SWEEP):
+        raise ConfigError(
+            f"{name} does not list its values, so the jobs are not known before they run",
+            where="the command line",
+            fix=f"list them: {_key(override)}=A,B or {_key(override)}=range(1,4)",
+        )
+    found = tuple(_value(text) for text in override.sweep_string_iterator())
+    twice = [value for value, count in Counter(found).items() if count > 1]
+    if twice:
+        raise ConfigError(
+            f"{name} lists {twice[0]} more than once", where="the command line", fix="list each value once"
+        )
+    return found
+
+
+def _given_once(every: Sequence[Override], swept: Mapping[str, object]) -> None:
+    """Hydra lets the last value of a key win; of a swept key that would be a sweep without it."""
+    counts = Counter(_key(o) for o in every)
+    twice = [key for key in swept if counts[key] > 1]
+    if twice:
+        given = " ".join(str(o.input_line) for o in every if _key(o) == twice[0])
+        raise ConfigError(f"{twice[0]} is given more than once: {given}", where="the command line", fix="give it once")
+
+
+def _given(override: Override) -> str:
+    """What stands behind the equals sign."""
+    return (override.input_line or "").partition("=")[2]
+
+
+def _plain_path(override: Override) -> Path:
+    text = _unquoted(_given(override))
+    if "${" in text:
+        raise ConfigError(
+            f"{override.input_line} refers to another key, but the sweep's folder is needed before any job is composed",
+            where="the command line",
+            fix="write the folder out: hydra.sweep.dir=FOLDER",
+        )
+    return Path(text)
 
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
@@ -139,7 +197,11 @@ def _key(override: Override) -> str:
 
 def _value(text: str) -> str:
     """A value as one reads it: ``[diversity, quality]`` and ``'[diversity,quality]'`` are the same."""
-    return text.strip("'\"").replace(", ", ",").replace(" ", "")
+    return re.sub(r"\s*([,:\[\]{}])\s*", r"\1", _unquoted(text))
+
+
+def _unquoted(text: str) -> str:
+    return text.strip().strip("'\"")
 
 
 def _config_dir(words: Sequence[str]) -> Path | None:

@@ -38,7 +38,8 @@ PRIMARY = "meld"
 """Name of the primary configuration, ``conf/meld.yaml``."""
 
 _OPTIONS = re.compile(
-    r"Could not find '(?P<option>[^']*)'(?:.*?Available options in '[^']*':\n(?P<known>.*?)\nConfig search)?", re.DOTALL
+    r"Could not (?:find|load) '(?P<option>[^']*)'(?:.*?Available options in '[^']*':\n(?P<known>.*?)\nConfig search)?",
+    re.DOTALL,
 )
 _NO_GROUP = re.compile(
     r"Could not override '(?P<group>[^']*)'\.\s*"
@@ -220,7 +221,7 @@ def _unknown_option(message: str) -> ConfigError:
     if found is None:
         return ConfigError(message.splitlines()[0], fix="see conf/ for what there is")
     group, _, option = found["option"].rpartition("/")
-    known = found["known"].split() if found["known"] else []
+    known = found["known"].split() if found["known"] else _shipped_options(group)
     guess = nearest(option, known)
     remedy = f"{group}={guess}" if guess else f"choose one of them: {group}=OPTION"
     return ConfigError(
@@ -229,6 +230,12 @@ def _unknown_option(message: str) -> ConfigError:
         where=f"{group}={option}",
         fix=remedy,
     )
+
+
+def _shipped_options(group: str) -> list[str]:
+    """A group's options, for a list of options (``sweep=[seeds,k]``), of which Hydra does not say what there is."""
+    presets = register_presets()
+    return sorted(presets[group] if group in presets else (f.stem for f in (shipped("conf") / group).glob("*.yaml")))
 
 
 def _composition(error: Exception) -> ConfigError:
