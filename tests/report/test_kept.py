@@ -72,6 +72,21 @@ def test_report_writes_the_page(sweep: Path, tmp_path: Path, capsys: pytest.Capt
         run_report([str(sweep), "--page", str(tmp_path)])
 
 
+def test_a_job_whose_machine_is_not_known_is_said(sweep: Path) -> None:
+    (sweep / "seed=1,variant=full" / "environment.json").unlink()
+    assert "Of 1 of 3 jobs it is not recorded what they ran on." in kept_page(sweep)
+    for file in sweep.glob("*/environment.json"):
+        file.unlink()
+    assert "Of 3 of 3 jobs" in kept_page(sweep)
+
+
+def test_a_page_of_a_run_is_refused_before_anything_is_written(sweep: Path, tmp_path: Path) -> None:
+    job = sweep / "seed=0,variant=full"
+    with pytest.raises(UserError, match="--page is for sweeps"):
+        run_report([str(job), "--page", str(tmp_path / "page.md")])
+    assert not (job / "report.html").exists()
+
+
 def test_nothing_finished_makes_no_page(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="No job"):
         kept_page(tmp_path)

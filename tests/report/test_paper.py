@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from meld.report.figures import draw
+from meld.errors import DataError
+from meld.report.figures import _merged, draw
 from meld.report.paper import Column, PaperTable, paper_table
 from meld.report.paper_text import frame, latex, markdown, rich_table
-from meld.report.record import SweepRecord, write_job, write_record
+from meld.report.record import SweepRecord, read_record, write_job, write_record
 from meld.report.results import Cost, rows_of, write_costs, write_json, write_results
 from meld.report.status import has_failed
 from meld.report.sweep import build
@@ -122,8 +124,9 @@ def test_what_is_missing_stays_missing(sweep: Path) -> None:
     assert table.cells["mixtral", EM].published[0].value == 85.26
     other = Column("walmart_amazon", "em", "f1")
     assert all(not table.cells[row, other].values for row in ("full", "wo_moe", "wo_rag", "mixtral"))
-    assert any("wo_rag" in note for note in table.notes)
-    assert any("full 3, wo_moe 2" in note for note in table.notes)
+    assert any("variant=wo_rag" in note for note in table.notes)
+    assert any("5 of 9 jobs have finished" in note for note in table.notes)
+    assert any("MELD: 3, w/o MoE: 2" in note for note in table.notes)
     line = next(line for line in markdown(table).splitlines() if "abt_buy" in line and "wo_rag" in line)
     assert "| – | 85.75 |" in line
 
@@ -211,6 +214,95 @@ def test_figures_draw_what_there_is(tmp_path: Path, kind: str) -> None:
     if kind in {"cost", "throughput"}:
         rows = ["selector=random, c=0.1", "selector=random, c=0.3", "all, c=0.1"]
         assert [tick.get_text() for tick in axis.get_yticklabels()] == rows
+
+
+def test_runs_that_are_no_jobs_of_the_sweep_are_left_out(sweep: Path) -> None:
+    whole = _table(sweep)
+    _job(sweep / "seed=0,variant=full-rerun", {}, 9)
+    (sweep / "seed=0,variant=full-rerun" / "job.json").unlink()
+    table = _table(sweep)
+    assert table.cells["full", EM] == whole.cells["full", EM]
+    assert table.rows == whole.rows
+    assert any("no jobs of this sweep: seed=0,variant=full-rerun" in note for note in table.notes)
+    build(sweep)
+    assert "rerun" not in (sweep / "comparison.csv").read_text(encoding="utf-8")
+
+
+def test_a_rerun_is_no_further_seed_where_nothing_makes_rows(tmp_path: Path) -> None:
+    write_record(tmp_path, SweepRecord("meld", None, {}, {"reference": "full", "title": "Table I"}))
+    _job(tmp_path / "run", {}, 1)
+    _job(tmp_path / "run-rerun", {}, 5)
+    (tmp_path / "run-rerun" / "job.json").unlink()
+    assert len(_table(tmp_path).cells["full", EM].values) == 1
+
+
+def test_part_of_a_grid_is_compared_with_a_row_it_has(tmp_path: Path) -> None:
+    write_record(tmp_path, SweepRecord("meld", None, {"variant": ("wo_moe", "wo_rag")}, PAPER))
+    _job(tmp_path / "a", {"variant": "wo_moe"}, 1)
+    _job(tmp_path / "b", {"variant": "wo_rag"}, 4)
+    table = _table(tmp_path)
+    assert table.reference == "wo_moe"
+    assert table.cells["wo_rag", EM].delta is not None
+    assert any("Compared with w/o MoE" in note and "preset's full" in note for note in table.notes)
+
+
+def test_values_with_commas_keep_their_curves(tmp_path: Path) -> None:
+    terms = ("[diversity,quality]", "[quality]")
+    grid = {"selector.terms": terms, "c": ("0.1", "0.3")}
+    write_record(tmp_path, SweepRecord("meld", None, grid, {"figure": "line"}))
+    for number, (of, share) in enumerate((t, c) for t in terms for c in grid["c"]):
+        _job(tmp_path / str(number), {"selector.terms": of, "c": share}, number)
+    table = _table(tmp_path)
+    assert table.rows["[diversity,quality],0.1"] == "selector.terms=[diversity,quality], c=0.1"
+    figure = draw(table)
+    assert figure is not None
+    drawn = {line.get_label(): list(line.get_xdata()) for line in figure.axes[0].get_lines()}
+    assert drawn == {name: [0.1, 0.3] for name in terms}
+
+
+def test_damaged_predictions_are_named(sweep: Path) -> None:
+    damaged = sweep / "seed=0,variant=full" / "predictions" / "abt_buy.em.parquet"
+    damaged.write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"abt_buy\.em\.parquet"):
+        paper_table(sweep)
+
+
+def test_a_difference_that_cannot_be_had_is_said(sweep: Path) -> None:
+    assert not any("no difference" in note for note in _table(sweep).notes)
+    (sweep / "seed=0,variant=wo_moe" / "predictions" / "abt_buy.em.parquet").unlink()
+    assert any("no difference: abt_buy.em" in note for note in _table(sweep).notes)
+
+
+def test_the_legend_of_costs_covers_no_bar_and_names_what_was_measured(sweep: Path) -> None:
+    record = read_record(sweep)
+    assert record is not None
+    write_record(sweep, replace(record, paper={**record.paper, "figure": "cost"}))
+    figure = draw(_table(sweep))
+    assert figure is not None
+    assert figure.axes[0].get_legend() is None
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["select", "train"]
+
+
+def test_units_that_read_the_same_texts_are_one_colour() -> None:
+    units = ["p.dc"] * 2 + ["p.ed"] * 2 + ["q.em"] * 2 + ["q.blk"]
+    texts = ["a", "b", "a", "b", "a", "c", "a"]
+    merged = {"p.dc": "p.dc, ed", "p.ed": "p.dc, ed", "q.em": "q.em", "q.blk": "q.blk"}
+    assert _merged(units, texts) == merged
+
+
+def test_a_report_leaves_the_half_written_page_of_another_alone(sweep: Path) -> None:
+    (sweep / ".report.html.part").write_text("theirs", encoding="utf-8")
+    build(sweep)
+    assert (sweep / ".report.html.part").read_text(encoding="utf-8") == "theirs"
+    assert not [file.name for file in sweep.glob(".*") if file.name != ".report.html.part"]
+
+
+def test_the_page_says_why_a_job_failed_and_what_a_mean_is(sweep: Path) -> None:
+    error = {"state": "failed", "error": "no such <column>"}
+    write_json(sweep / "seed=2,variant=wo_moe" / "status.json", error)
+    page = build(sweep).read_text(encoding="utf-8")
+    assert "no such &lt;column&gt;" in page
+    assert "Mean of sets" not in page
 
 
 def test_nothing_finished_draws_nothing(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import socket
 import subprocess
 import sys
@@ -19,11 +20,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from meld.cli.verbs import show_report
 from meld.errors import UserError
 from meld.report import html
 from meld.report.console import costs_table, duration, results_table
 from meld.report.results import Costs, Failure, read_costs, read_results, write_results
-from meld.report.status import job_states, status_table
+from meld.report.status import job_states, show_status
 from meld.report.sweep import build, compare, find_runs
 
 MakeRun = Callable[..., Path]
@@ -254,6 +256,16 @@ def test_units_that_failed_are_told_everywhere(tmp_path: Path, make_run: MakeRun
     assert "buy.di failed in k=1" in (tmp_path / "s" / "comparison.md").read_text()
 
 
+def test_tables_of_several_runs_are_told_apart(
+    tmp_path: Path, make_run: MakeRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("first", "second"):
+        make_run(tmp_path / name, parts=False)
+    show_report(tmp_path)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line in ("first", "second")] == ["first", "second"]
+
+
 def test_a_directory_without_results_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No finished run"):
         build(tmp_path)
@@ -271,6 +283,20 @@ def write_status(folder: Path, **content: Any) -> None:
         "pid": os.getpid(), "host": socket.gethostname(),
     }  # fmt: skip
     (folder / "status.json").write_text(json.dumps({**base, **content}), encoding="utf-8")
+
+
+def shown_status(folder: Path, width: int) -> str:
+    out = StringIO()
+    show_status(folder, Console(file=out, width=width, color_system=None))
+    return out.getvalue()
+
+
+def test_the_command_to_continue_is_one_line_to_paste(tmp_path: Path) -> None:
+    words = ["meld", "experiment=tab7_ablation", "sweep=[seeds,joblib]", "hydra.sweep.dir='my sweeps/ü'", "k=1"]
+    command = shlex.join(words)
+    write_status(tmp_path / "job=1", state="failed", command=command)
+    line = next(line for line in shown_status(tmp_path, 60).splitlines() if line.startswith("continue with: "))
+    assert shlex.split(line.removeprefix("continue with: ")) == words
 
 
 def test_status_tells_the_states_apart(tmp_path: Path) -> None:
@@ -293,7 +319,7 @@ def test_status_tells_the_states_apart(tmp_path: Path) -> None:
     expected = ["running", "done", "failed", "killed", "running", "killed", "killed", "waiting", "failed"]
     assert list(states.values()) == expected
     assert list(states)[-2:] == ["job=10", "job=11"]
-    text = printed(status_table(tmp_path), 160)
+    text = shown_status(tmp_path, 160)
     assert "running on another-machine" in text
     assert "CSV has no column [red]id[/red]" in text
     assert text.count("meld -m k=1,2") == 1
@@ -322,4 +348,4 @@ def test_status_of_a_single_run_and_of_nothing(tmp_path: Path, make_run: MakeRun
     with pytest.raises(UserError, match="No run was found"):
         job_states(tmp_path / "empty")
     with pytest.raises(UserError, match="no such directory"):
-        status_table(tmp_path / "nowhere")
+        show_status(tmp_path / "nowhere")

@@ -75,6 +75,35 @@ def test_a_lone_run_is_judged_by_its_own_pace(tmp_path: Path) -> None:
     assert job.left == pytest.approx(60, abs=6)  # 3 of 9 in 30 seconds
 
 
+def test_a_job_with_damaged_files_is_to_be_done_again(sweep: Path) -> None:
+    for seed, name in (("0", "results.json"), ("1", "job.json")):
+        begin(sweep, 60, state="done", swept={"seed": seed, "k": "1"})
+        (sweep / f"seed={seed},k=1" / name).write_text("{", encoding="utf-8")
+    jobs = job_states(sweep)
+    assert [(job.name, job.state) for job in jobs if job.state != "waiting"] == [
+        ("seed=0,k=1", "failed"),
+        ("seed=1,k=1", "failed"),
+    ]
+    assert [job.error.partition(":")[0] for job in jobs[:2]] == ["results.json", "job.json"]
+    assert len(jobs) == 4
+    assert status_json(sweep)["continue_with"] == [COMMAND]
+
+
+def test_what_is_done_is_done_in_whole(sweep: Path) -> None:
+    begin(sweep, 60, state="done", swept={"seed": "0", "k": "1"}, done=8)
+    assert next((job.done, job.total) for job in job_states(sweep) if job.state == "done") == (9, 9)
+
+
+def test_words_of_the_verb(sweep: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["status", "--help"])
+    assert "--json" in capsys.readouterr().out
+    assert main(["status", str(sweep), "--jsn"]) == 2
+    assert "--jsn" in capsys.readouterr().err
+    assert main(["status", str(sweep / "sweep.json")]) == 2
+    assert "is a file" in capsys.readouterr().err
+
+
 def test_the_verb(sweep: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     begin(sweep, 60, state="done", swept={"seed": "0", "k": "1"})

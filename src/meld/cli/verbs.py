@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from meld.cli.words import Words
 from meld.errors import UserError
@@ -14,8 +15,9 @@ from meld.report.console import results_table
 from meld.report.kept import kept_page
 from meld.report.paper import paper_table
 from meld.report.paper_text import rich_table
+from meld.report.record import read_record
 from meld.report.results import find_runs, read_results
-from meld.report.status import status_json, status_table
+from meld.report.status import show_status, status_json
 from meld.report.sweep import build
 
 
@@ -38,6 +40,8 @@ def run_report(words: Sequence[str]) -> int:
     given = parser.parse_intermixed_args(words)
     page: Path | None = given.page
     directory = _directory("report", given.directory)
+    if page is not None and read_record(directory) is None:
+        raise UserError("--page is for sweeps.", where=str(directory), fix="give the directory of one sweep")
     show_report(directory)
     if page is not None:
         text = kept_page(directory)
@@ -59,11 +63,15 @@ def run_status(words: Sequence[str]) -> int:
     Raises:
         UserError: For wrong arguments or a directory that holds nothing of the kind.
     """
-    directory = _directory("status", [word for word in words if word != "--json"])
-    if "--json" in words:
+    parser = Words(prog="meld status", description="What the jobs of a run or sweep are doing, and how to go on.")
+    parser.add_argument("directory", nargs="*", metavar="DIR", help="a run or sweep directory")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    given = parser.parse_intermixed_args(words)
+    directory = _directory("status", given.directory)
+    if given.json:
         print(json.dumps(status_json(directory), indent=1))
     else:
-        Console().print(status_table(directory))
+        show_status(directory)
     return 0
 
 
@@ -72,7 +80,8 @@ def _directory(verb: str, words: Sequence[str]) -> Path:
         raise UserError(f"meld {verb} takes one directory.", fix=f"meld {verb} outputs/runs/NAME")
     directory = Path(words[0])
     if not directory.is_dir():
-        raise UserError(f"There is no directory {directory}.", fix="give a run or sweep directory below outputs/")
+        what = f"{directory} is a file." if directory.exists() else f"There is no directory {directory}."
+        raise UserError(what, fix="give a run or sweep directory below outputs/")
     return directory
 
 
@@ -85,6 +94,8 @@ def show_report(directory: Path) -> None:
         console.print(rich_table(table))
     else:
         for run in find_runs(directory):
+            if run != directory:  # several tables that differ in nothing a reader could tell them by
+                console.print(Text(f"\n{run.relative_to(directory)}", style="bold"), soft_wrap=True)
             console.print(results_table(read_results(run), all_metrics=False))
     console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
@@ -94,4 +105,4 @@ def show_sweep(directory: Path) -> None:
     if any((job / "results.json").is_file() for job in directory.iterdir()):
         show_report(directory)
     elif any((job / "status.json").is_file() for job in directory.iterdir()):
-        Console().print(status_table(directory))
+        show_status(directory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from meld.report.paper import COSTS, Cell, Column, Job, PaperTable
-from meld.report.results import ROUTING, read_json
+from meld.report.paper import COSTS, Cell, Column, Job, PaperTable, row_keys
+from meld.report.results import ROUTING, read_json, write_text
 from meld.store.uses import all_linked, linked
 
 if TYPE_CHECKING:
@@ -47,12 +48,14 @@ def save(figure: Figure, directory: Path) -> str:
     """
     import matplotlib as mpl
 
-    figure.savefig(directory / f"{FIGURE}.png", dpi=160)
+    part = directory / f".{FIGURE}.{os.getpid()}.png"
+    figure.savefig(part, dpi=160)
+    part.replace(directory / f"{FIGURE}.png")
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "meld"}):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    (directory / f"{FIGURE}.svg").write_text(text, encoding="utf-8")
+    write_text(directory / f"{FIGURE}.svg", text)
     return text[text.index("<svg") :]
 
 
@@ -75,13 +78,17 @@ def bars(table: PaperTable) -> Figure | None:
         first = place % 3 == 0
         axis.set_yticks(range(len(rows)), [table.rows[row] for row in rows] if first else [""] * len(rows))
         axis.grid(axis="x", color="#e1e4e7")
-    figure.supxlabel("round: measured with 95 % interval; hollow: published", fontsize=8, color=_SOFT)
+    papers = any(
+        table.cells[row, column].published for row in rows for column in columns if (row, column) in table.cells
+    )
+    said = "round: measured with 95 % interval" + ("; hollow: published" if papers else "")
+    figure.supxlabel(said, fontsize=8, color=_SOFT)
     return figure
 
 
 def curves(table: PaperTable) -> Figure | None:
     """One panel for each score: a curve over the last swept number, one line for each value of the key before it."""
-    keys = [key for key in table.record.rows if key != table.record.paper.get("each")]
+    keys = row_keys(table.record)
     columns = _scored(table)
     numeric = next((key for key in reversed(keys) if _numbers(table.record.grid[key])), None)
     if numeric is None or not columns:
@@ -90,7 +97,7 @@ def curves(table: PaperTable) -> Figure | None:
     figure, axes = _panels(len(columns), height=2.6)
     series: dict[str, list[tuple[float, str]]] = {}
     for row in table.rows:
-        parts = row.split(",") if len(keys) > 1 else [row]
+        parts = table.values(row)
         if len(parts) == len(keys) and _numbers([parts[at]]):
             series.setdefault(",".join(parts[:at] + parts[at + 1 :]), []).append((float(parts[at]), row))
     labels = {str(k): str(v) for k, v in (table.record.paper.get("labels") or {}).items()}
@@ -167,6 +174,8 @@ def tsne(table: PaperTable) -> Figure | None:
     from matplotlib.figure import Figure
 
     units, texts, vectors = _sampled(job)
+    merged = _merged(units, texts)
+    units = [merged[unit] for unit in units]
     panels: list[tuple[str, NDArray[Any], NDArray[Any], list[str]]] = []
     if len(texts) > 3:
         names = sorted(set(units))
@@ -179,15 +188,17 @@ def tsne(table: PaperTable) -> Figure | None:
         return None
     figure = Figure(figsize=(6.0 * len(panels), 5.6), layout="constrained")
     axes = np.atleast_1d(figure.subplots(1, len(panels)))
-    every = sorted({*units, *(name for panel in panels for name in panel[3])})
+    every = sorted({*units, *(merged.get(name, name) for panel in panels for name in panel[3])})
     colours = dict(zip(every, _cycle(len(every)), strict=True))
     for axis, (title, points, marks, names) in zip(axes, panels, strict=True):
         flat = _flatten(np.concatenate([points, marks]))
         for unit in sorted(set(units)):
             mine = flat[: len(points)][[u == unit for u in units]]
-            axis.plot(mine[:, 0], mine[:, 1], "o", markersize=3, alpha=0.55, color=colours[unit], label=unit)
+            # Opaque: two colours on one another would look like a third.
+            axis.plot(mine[:, 0], mine[:, 1], "o", markersize=4, markeredgewidth=0, color=colours[unit], label=unit)
         for name, place in zip(names, flat[len(points) :], strict=True):
-            axis.plot(*place, "*", markersize=15, color=colours[name], markeredgecolor="black", markeredgewidth=0.8)
+            colour = colours[merged.get(name, name)]
+            axis.plot(*place, "*", markersize=15, color=colour, markeredgecolor="black", markeredgewidth=0.8)
         axis.set(title=title, xticks=[], yticks=[])
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, frameon=False, fontsize=8)
@@ -214,6 +225,8 @@ def _horizontal(table: PaperTable, names: Mapping[str, str], what: str) -> Figur
     axis = figure.subplots()
     left = np.zeros(len(rows))
     for colour, (name, label) in zip(COLOURS, names.items(), strict=False):
+        if not any((row, name) in table.costs for row in rows):
+            continue
         widths = np.array([table.costs.get((row, name), 0.0) for row in rows])
         axis.barh(range(len(rows)), widths, left=left, color=colour, label=label or COSTS[name], height=0.62)
         left += widths
@@ -224,7 +237,7 @@ def _horizontal(table: PaperTable, names: Mapping[str, str], what: str) -> Figur
     axis.set(xlabel=what)
     axis.margins(x=0.12)
     if len(names) > 1:
-        axis.legend(frameon=False, fontsize=8)
+        figure.legend(loc="outside lower center", ncols=len(names), frameon=False, fontsize=8)
     return figure
 
 
@@ -247,6 +260,19 @@ def _sampled(job: Job) -> tuple[list[str], list[str], NDArray[np.float32]]:
         texts += [known[pick] for pick in picks]
         parts.append(found[picks])
     return units, texts, np.concatenate(parts) if parts else np.zeros((0, 1), dtype=np.float32)
+
+
+def _merged(units: Sequence[str], texts: Sequence[str]) -> dict[str, str]:
+    """Units to names under which those of one dataset that read the very same texts are one: ``people.dc, ed``."""
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for unit in dict.fromkeys(units):
+        mine = tuple(text for text, of in zip(texts, units, strict=True) if of == unit)
+        alike.setdefault((unit.rpartition(".")[0], mine), []).append(unit)
+    names: dict[str, str] = {}
+    for (dataset, _), same in alike.items():
+        name = f"{dataset}.{', '.join(unit.rpartition('.')[2] for unit in same)}"
+        names |= dict.fromkeys(same, name)
+    return names
 
 
 def _routed(job: Job, texts: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any], list[str]] | None:

@@ -27,6 +27,7 @@ from meld.report.results import (
     read_json,
     read_results,
     stage_order,
+    write_text,
 )
 from meld.report.selection import unit_selections
 
@@ -155,11 +156,7 @@ def write_report(run: Path) -> Path:
     Raises:
         DataError: If results.json is missing or one of the files is damaged.
     """
-    path = run / REPORT
-    part = run / f".{REPORT}.part"
-    part.write_text(render_run(run), encoding="utf-8")
-    part.replace(path)
-    return path
+    return write_text(run / REPORT, render_run(run))
 
 
 def render_run(run: Path) -> str:

@@ -11,7 +11,7 @@ from statistics import mean
 from meld.errors import DataError
 from meld.report.paper import COSTS, MEAN, Column, Job, PaperTable, paper_table
 from meld.report.paper_text import MISSING, markdown
-from meld.report.results import read_json
+from meld.report.results import ENVIRONMENT, read_json
 
 _PLACES = ("paths.", "hydra.run.", "hydra.sweep.")
 
@@ -27,7 +27,9 @@ def kept_page(directory: Path) -> str:
     """
     table = paper_table(directory)
     if table is None or not table.jobs:
-        raise DataError("No job of a sweep has finished here.", where=str(directory), fix="meld status DIR says why")
+        raise DataError(
+            "No job of a sweep has finished here.", where=str(directory), fix=f"meld status {directory} says why"
+        )
     scored = {column for (_, column), cell in table.cells.items() if cell.values}
     shown = replace(
         table,
@@ -95,12 +97,16 @@ def _made(table: PaperTable) -> list[str]:
     days = sorted({_day(job) for job in jobs} - {""})
     when = f"; jobs finished {' to '.join(dict.fromkeys((days[0], days[-1])))}" if days else ""
     facts = [f"Written by `meld report DIR --page FILE`{when}."]
-    environments = [read_json(job.folder / "environment.json") for job in jobs]
+    environments = [read_json(file) for job in jobs if (file := job.folder / ENVIRONMENT).is_file()]
     commits = sorted({str(e.get("code", {}).get("commit") or "")[:10] for e in environments} - {""})
     machines = sorted({str(e.get("machine", "")) for e in environments} - {""})
-    versions = environments[0].get("versions", {})
     facts += [f"Code {', '.join(commits)}."] if commits else []
-    facts += [f"{'; '.join(machines)}; " + ", ".join(f"{name} {version}" for name, version in versions.items()) + "."]
+    if environments:
+        versions = environments[0].get("versions", {})
+        listed = ", ".join(f"{name} {version}" for name, version in versions.items())
+        facts.append(f"{'; '.join(machines)}; {listed}.")
+    unknown = len(jobs) - len(environments)
+    facts += [f"Of {unknown} of {len(jobs)} jobs it is not recorded what they ran on."] if unknown else []
     return [" ".join(facts), ""]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import product
 from math import sqrt
 from pathlib import Path
 from statistics import mean, stdev
@@ -14,7 +13,7 @@ from meld.errors import DataError
 from meld.evaluate.paired import Difference, paired_difference
 from meld.report.means import mean_difference, mean_interval, mean_values
 from meld.report.published import Published, find, read_published
-from meld.report.record import SweepRecord, read_job, read_record
+from meld.report.record import JOB, SweepRecord, read_job, read_record
 from meld.report.results import Costs, Results, find_runs, read_costs, read_results, reading_order
 from meld.report.scored import counted_unit
 from meld.seeds import derive
@@ -114,7 +113,7 @@ class PaperTable:
         published_costs: By row and cost, as printed.
         reference: The row the others are compared with.
         jobs: The finished jobs by row.
-        expected: Rows the grid asks for.
+        expected: Rows the grid asks for, each with its values of the keys that make rows.
         about: What identifies all jobs alike (backbone, encoder, suite).
         synthetic: Synthetic datasets.
         notes: What to know when reading it.
@@ -129,7 +128,7 @@ class PaperTable:
     published_costs: Mapping[tuple[str, str], float]
     reference: str
     jobs: Mapping[str, tuple[Job, ...]]
-    expected: tuple[str, ...]
+    expected: Mapping[str, tuple[str, ...]]
     about: Mapping[str, Any] = field(default_factory=dict)
     synthetic: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -144,6 +143,12 @@ class PaperTable:
         """Rows the grid asks for of which no job has finished."""
         return tuple(row for row in self.expected if row not in self.jobs)
 
+    def values(self, row: str) -> tuple[str, ...]:
+        """A row's values of the keys that make rows; empty for one that is only published."""
+        if row in self.expected or row not in self.jobs:
+            return self.expected.get(row, ())
+        return _row_values(self.jobs[row][0].swept, self.record)
+
 
 def paper_table(directory: Path) -> PaperTable | None:
     """Build the table of a sweep directory; None if it has no record of what was swept.
@@ -155,17 +160,22 @@ def paper_table(directory: Path) -> PaperTable | None:
     record = read_record(directory)
     if record is None:
         return None
-    jobs = [_job(folder, record) for folder in find_runs(directory)]
+    folders, strangers = jobs_of(directory, record)
+    jobs = [_job(folder, record) for folder in folders]
     by_row: dict[str, tuple[Job, ...]] = {}
     for job in sorted(jobs, key=lambda job: job.seed):
         by_row[job.row] = (*by_row.get(job.row, ()), job)
     table = record.paper.get("table")
     numbers = read_published(str(table)) if table else ()
     expected = _expected(record)
+    values = {job.row: _row_values(job.swept, record) for job in jobs} | expected
     names = dict.fromkeys((*expected, *by_row, *(number.row for number in numbers)))
     labels = {str(key): str(text) for key, text in (record.paper.get("labels") or {}).items()}
-    rows = {name: _label(name, record, labels) for name in names}
-    reference = str(record.paper.get("reference") or next(iter(expected)))
+    rows = {name: _label(name, values.get(name, ()), record, labels) for name in names}
+    reference = str(record.paper.get("reference"))
+    if reference not in (*expected, *by_row):
+        # Part of a grid need not hold the preset's reference; the first row is one as good.
+        reference = next(iter(expected))
     columns = _columns(jobs, numbers)
     cells = {}
     for row in rows:
@@ -179,7 +189,7 @@ def paper_table(directory: Path) -> PaperTable | None:
         at = max(place for place, column in enumerate(columns) if column in _mains(jobs)) + 1
         columns = (*columns[:at], MEAN, *columns[at:])
     return PaperTable(
-        title=str(record.paper.get("title") or "Sweep over " + ", ".join(record.grid)),
+        title=str(record.paper.get("title") or ("Sweep over " + ", ".join(record.grid) if record.grid else "One job")),
         record=record,
         rows=rows,
         columns=columns,
@@ -191,7 +201,7 @@ def paper_table(directory: Path) -> PaperTable | None:
         expected=expected,
         about=_about(jobs, record),
         synthetic=tuple(sorted({name for job in jobs for name in job.results.synthetic})),
-        notes=_notes(record, by_row, expected),
+        notes=_notes(record, by_row, rows, expected, strangers, cells, reference),
     )
 
 
@@ -207,27 +217,45 @@ def _job(folder: Path, record: SweepRecord) -> Job:
     )
 
 
+def jobs_of(directory: Path, record: SweepRecord) -> tuple[list[Path], list[Path]]:
+    """The finished runs of a sweep directory that are its jobs, and those that are not.
+
+    A rerun of a job, or a run that somebody put there, does not say which values of the grid it has.
+
+    Raises:
+        DataError: If a job's note of its values is damaged.
+    """
+    own: list[Path] = []
+    strangers: list[Path] = []
+    for folder in find_runs(directory):
+        known = (folder / JOB).is_file() and set(read_job(folder)) == set(record.grid)
+        (own if known else strangers).append(folder)
+    return own, strangers
+
+
 def row_name(swept: Mapping[str, str], record: SweepRecord) -> str:
     """The row that swept values belong to; where nothing makes rows, the reference row."""
-    each = record.paper.get("each")
-    values = [swept.get(key, "") for key in record.rows if key != each]
+    values = _row_values(swept, record)
     return ",".join(values) if values else str(record.paper.get("reference") or "measured")
 
 
-def _expected(record: SweepRecord) -> tuple[str, ...]:
-    keys = list(record.grid)
-    combined = (dict(zip(keys, values, strict=True)) for values in product(*record.grid.values()))
-    return tuple(dict.fromkeys(row_name(values, record) for values in combined))
+def row_keys(record: SweepRecord) -> tuple[str, ...]:
+    """The keys that make rows: of units that are scored job by job, not the key that says which."""
+    return tuple(key for key in record.rows if key != record.paper.get("each"))
 
 
-def _label(row: str, record: SweepRecord, labels: Mapping[str, str]) -> str:
-    if row in labels:
-        return labels[row]
-    keys = [key for key in record.rows if key != record.paper.get("each")]
-    parts = row.split(",") if len(keys) > 1 else [row]
-    if len(parts) != len(keys):
-        return row
-    return ", ".join(labels.get(part, f"{key}={part}") for key, part in zip(keys, parts, strict=True))
+def _row_values(swept: Mapping[str, str], record: SweepRecord) -> tuple[str, ...]:
+    return tuple(swept.get(key, "") for key in row_keys(record))
+
+
+def _expected(record: SweepRecord) -> dict[str, tuple[str, ...]]:
+    return {row_name(values, record): _row_values(values, record) for values in record.combinations()}
+
+
+def _label(row: str, values: Sequence[str], record: SweepRecord, labels: Mapping[str, str]) -> str:
+    if row in labels or not values:
+        return labels.get(row, row)
+    return ", ".join(labels.get(value, f"{key}={value}") for key, value in zip(row_keys(record), values, strict=True))
 
 
 def _columns(jobs: Sequence[Job], numbers: Sequence[Published]) -> tuple[Column, ...]:
@@ -382,7 +410,11 @@ def _asked(job: Job, dataset: str | None) -> dict[str, int]:
         unit = path.stem
         if dataset is not None and unit.rpartition(".")[0] != dataset:
             continue
-        experts = pq.read_table(path, columns=["experts"]).column("experts").to_pylist()
+        try:
+            experts = pq.read_table(path, columns=["experts"]).column("experts").to_pylist()
+        except (OSError, ValueError, KeyError) as error:
+            fix = "run the same command again"
+            raise DataError("The predictions cannot be read.", where=str(path), fix=fix) from error
         count = sum(bool(names) for names in experts)
         if count:
             asked[unit] = count
@@ -399,16 +431,37 @@ def _about(jobs: Sequence[Job], record: SweepRecord) -> dict[str, Any]:
     }
 
 
-def _notes(record: SweepRecord, by_row: Mapping[str, Sequence[Job]], expected: Sequence[str]) -> tuple[str, ...]:
+def _notes(
+    record: SweepRecord,
+    by_row: Mapping[str, Sequence[Job]],
+    rows: Mapping[str, str],
+    expected: Mapping[str, tuple[str, ...]],
+    strangers: Sequence[Path],
+    cells: Mapping[tuple[str, Column], Cell],
+    reference: str,
+) -> tuple[str, ...]:
     notes = [str(record.paper["note"])] if record.paper.get("note") else []
-    missing = [row for row in expected if row not in by_row]
+    missing = [rows[row] for row in expected if row not in by_row]
     if missing:
         notes.append(f"Not run, hence missing: {', '.join(missing)}.")
-    counts = {len(jobs) for jobs in by_row.values()}
-    if len(counts) > 1:
-        notes.append("Rows differ in their number of finished jobs: " + _counts(by_row) + ".")
+    done = sum(len(jobs) for jobs in by_row.values())
+    if done < record.jobs:
+        notes.append(f"{done} of {record.jobs} jobs have finished.")
+    if len({len(jobs) for jobs in by_row.values()}) > 1:
+        counts = ", ".join(f"{rows[row]}: {len(by_row[row])}" for row in rows if row in by_row)
+        notes.append(f"Rows differ in their number of finished jobs: {counts}.")
+    wanted = str(record.paper.get("reference") or reference)
+    if wanted != reference and len(rows) > 1:
+        notes.append(f"Compared with {rows[reference]}, as this sweep does not have the preset's {wanted}.")
+    unpaired = dict.fromkeys(
+        column.unit
+        for (row, column), cell in cells.items()
+        if row != reference and column.metric not in COSTS and cell.values and cell.delta is None
+        if (reference, column) in cells and cells[reference, column].values
+    )
+    if unpaired:
+        notes.append(f"Predictions or data are gone, or of other seeds, hence no difference: {', '.join(unpaired)}.")
+    if strangers:
+        names = ", ".join(folder.name for folder in strangers)
+        notes.append(f"Left out, being no jobs of this sweep: {names}.")
     return tuple(notes)
-
-
-def _counts(by_row: Mapping[str, Sequence[Job]]) -> str:
-    return ", ".join(f"{row} {len(jobs)}" for row, jobs in by_row.items())

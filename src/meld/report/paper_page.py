@@ -8,9 +8,10 @@ from pathlib import Path
 from meld.report.figures import draw, save
 from meld.report.html import REPORT, Bar, Group, environment
 from meld.report.paper import COSTS, Column, PaperTable
-from meld.report.paper_text import LEGEND, cost_cell, cost_names, counts, difference, frame, latex, markdown
+from meld.report.paper_text import cost_cell, cost_names, counts, difference, frame, latex, legend, markdown
 from meld.report.paper_text import measured as measured_text
 from meld.report.paper_text import printed as printed_text
+from meld.report.results import write_text
 from meld.report.status import JobState
 
 NAME = "paper"
@@ -27,16 +28,12 @@ def write_paper(directory: Path, table: PaperTable, jobs: Sequence[JobState]) ->
     Returns:
         The path of ``report.html``.
     """
-    (directory / f"{NAME}.md").write_text(markdown(table), encoding="utf-8")
-    (directory / f"{NAME}.tex").write_text(latex(table), encoding="utf-8")
-    frame(table).to_csv(directory / f"{NAME}.csv", index=False, lineterminator="\n")
+    write_text(directory / f"{NAME}.md", markdown(table))
+    write_text(directory / f"{NAME}.tex", latex(table))
+    write_text(directory / f"{NAME}.csv", frame(table).to_csv(index=False, lineterminator="\n"))
     figure = draw(table)
     image = save(figure, directory) if figure is not None else ""
-    path = directory / REPORT
-    part = path.with_name(f".{REPORT}.part")
-    part.write_text(render(table, image, jobs), encoding="utf-8")
-    part.replace(path)
-    return path
+    return write_text(directory / REPORT, render(table, image, jobs))
 
 
 def render(table: PaperTable, figure: str, jobs: Sequence[JobState]) -> str:
@@ -56,7 +53,7 @@ def render(table: PaperTable, figure: str, jobs: Sequence[JobState]) -> str:
             groups=_groups(table),
             unfinished=[job for job in jobs if job.state != "done"],
             finished=sum(len(found) for found in table.jobs.values()),
-            legend=LEGEND,
+            legend=legend(table),
             heads=COSTS,
             costs=cost_names(table),
             measured=measured_text,

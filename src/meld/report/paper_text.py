@@ -142,8 +142,12 @@ def heading(table: PaperTable) -> str:
 def caption(table: PaperTable) -> str:
     """The legend, and what to know."""
     synthetic = f"* synthetic data: {', '.join(table.synthetic)}." if table.synthetic else ""
-    means = LEGEND_MEAN if MEAN in table.columns else ""
-    return " ".join(part for part in (LEGEND, means, synthetic, *table.notes) if part)
+    return " ".join(part for part in (legend(table), synthetic, *table.notes) if part)
+
+
+def legend(table: PaperTable) -> str:
+    """How to read the numbers, of the mean only where there is one."""
+    return f"{LEGEND} {LEGEND_MEAN}" if MEAN in table.columns else LEGEND
 
 
 def markdown(table: PaperTable) -> str:

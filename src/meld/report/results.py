@@ -365,6 +365,11 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps(_rounded(content), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+    return write_text(path, text)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a file in one step, also where several processes write it: readers see one of them, whole."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
     part.write_text(text, encoding="utf-8")
     part.replace(path)

@@ -11,13 +11,14 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from meld.errors import DataError, UserError
 from meld.report.console import duration
-from meld.report.record import read_job, read_record
-from meld.report.results import RESULTS, STATUS, read_json
+from meld.report.record import JOB, read_job, read_record
+from meld.report.results import COSTS, RESULTS, STATUS, read_json
 
 _CONFIG = "config.yaml"
 _STYLES = {"done": "green", "running": "cyan", "waiting": "dim", "failed": "bold red", "killed": "bold red"}
@@ -79,16 +80,14 @@ def job_states(directory: Path) -> list[JobState]:
         if {STATUS, RESULTS, _CONFIG} & set(files):
             below.clear()
             states.append(_job(Path(folder), Path(folder).relative_to(directory).as_posix()))
-            begun.add(tuple(sorted(read_job(Path(folder)).items())))
+            begun.add(tuple(sorted(_swept(Path(folder)).items())))
     states.sort(key=lambda job: _natural(job.name))
     if record is not None:
-        states += [
-            JobState(
-                ",".join(f"{key}={value}" for key, value in values.items()) or "run", "waiting", command=record.command
-            )
-            for values in record.combinations()
-            if tuple(sorted(values.items())) not in begun
-        ]
+        there = {state.name for state in states}
+        for values in record.combinations():
+            name = ",".join(f"{key}={value}" for key, value in values.items()) or "run"
+            if tuple(sorted(values.items())) not in begun and name not in there:
+                states.append(JobState(name, "waiting", command=record.command))
     if not states:
         raise UserError(
             "No run was found here: no status.json, results.json or config.yaml in it or below.",
@@ -103,13 +102,21 @@ def has_failed(directory: Path) -> bool:
     return any(_job(file.parent, "").state in ("failed", "killed") for file in directory.rglob(STATUS))
 
 
-def status_table(directory: Path) -> Table:
-    """The states of :func:`job_states` as a table, with errors and the commands that continue unfinished jobs below it.
+def show_status(directory: Path, console: Console | None = None) -> None:
+    """Print the states of :func:`job_states` with errors and the commands that continue unfinished jobs.
 
     Raises:
         UserError: As :func:`job_states`.
     """
+    console = console or Console()
     jobs = job_states(directory)
+    console.print(_table(directory, jobs))
+    for command in _commands(jobs):
+        # Never broken into lines: it is there to be pasted.
+        console.print(Text("continue with: ", style="bold").append(command, style="not bold"), soft_wrap=True)
+
+
+def _table(directory: Path, jobs: list[JobState]) -> Table:
     table = Table(title=Text(str(directory)), title_style="bold", caption_justify="left")
     for heading in ("job", "state", "stage", "started", "last sign of life"):
         table.add_column(heading, overflow="fold")
@@ -140,8 +147,6 @@ def _caption(jobs: list[JobState]) -> Text:
     for job in jobs:
         if job.error:
             text.append(f"\n{job.name}: ", style="bold red not italic").append(job.error, style="not italic")
-    for command in _commands(jobs):
-        text.append("\ncontinue with: ", style="bold not italic").append(command, style="not italic")
     return text
 
 
@@ -194,19 +199,43 @@ def _left(jobs: Sequence[JobState]) -> float | None:
     return max(*guesses, sum(guesses) / at_once)
 
 
+def _swept(folder: Path) -> dict[str, str]:
+    """What is swept in a job; nothing where its note of that is damaged, so that the others are still told."""
+    try:
+        return read_job(folder)
+    except DataError:
+        return {}
+
+
+def _damaged(folder: Path) -> str:
+    """What is wrong with the files of a job that reports read; empty if nothing is."""
+    for name in (RESULTS, COSTS, JOB):
+        if (folder / name).is_file():
+            try:
+                read_json(folder / name)
+            except DataError as problem:
+                return f"{name}: {problem.what}"
+    return ""
+
+
 def _job(folder: Path, name: str) -> JobState:
     if not (folder / STATUS).is_file():
+        damage = _damaged(folder)
+        if damage:
+            return JobState(name, "failed", error=damage)
         return JobState(name, "done" if (folder / RESULTS).is_file() else "waiting")
     try:
         content = read_json(folder / STATUS)
     except DataError as problem:
-        return JobState(name, "failed", error=problem.what)
+        return JobState(name, "failed", error=f"{STATUS}: {problem.what}")
     state = str(content.get("state", ""))
     started, updated = str(content.get("started") or ""), str(content.get("updated") or "")
     host = str(content.get("host") or "")
     error = str(content.get("error") or "")
     if state == "running" and host == socket.gethostname() and not _alive(content.get("pid"), _moment(updated)):
         state, error = "killed", error or f"process {content.get('pid')} is gone"
+    if state == "done" and (damage := _damaged(folder)):
+        state, error = "failed", damage
     begin, end = _moment(started), _moment(updated)
     if state == "running" and end is not None:
         end = max(end, datetime.now(timezone.utc))
@@ -214,7 +243,8 @@ def _job(folder: Path, name: str) -> JobState:
         name=name,
         state=state or "waiting",
         stage=str(content.get("stage") or ""),
-        done=int(content.get("done") or 0),
+        # The last report of progress comes before the end.
+        done=int(content.get("total" if state == "done" else "done") or 0),
         total=int(content.get("total") or 0),
         started=started,
         updated=updated,

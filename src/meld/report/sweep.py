@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 from meld.errors import UserError
 from meld.report.html import REPORT, Bar, Group, environment, facts, show, write_report
-from meld.report.paper import paper_table
+from meld.report.paper import jobs_of, paper_table
 from meld.report.paper_page import write_paper
-from meld.report.record import SEEDS
-from meld.report.results import RESULTS, Results, Row, find_runs, read_costs, read_results, reading_order
+from meld.report.record import SEEDS, read_record
+from meld.report.results import RESULTS, Results, Row, find_runs, read_costs, read_results, reading_order, write_text
 from meld.report.seeds import over_seeds
 from meld.report.selection import Overlap, overlaps, selected_ids
 from meld.report.status import JobState, job_states
@@ -123,7 +123,8 @@ def build(directory: Path) -> Path:
         raise UserError("There is no such directory.", where=str(directory), fix="give a run or sweep directory")
     if (directory / RESULTS).is_file():
         return write_report(directory)
-    folders = find_runs(directory)
+    record = read_record(directory)
+    folders = find_runs(directory) if record is None else jobs_of(directory, record)[0]
     if not folders:
         raise UserError(
             "No finished run was found here: no results.json in it or below.",
@@ -132,14 +133,13 @@ def build(directory: Path) -> Path:
         )
     table = paper_table(directory)
     comparison = compare(directory, folders)
-    (directory / MARKDOWN).write_text(markdown(comparison), encoding="utf-8")
-    frame(comparison).to_csv(directory / CSV, index=False, lineterminator="\n")
+    write_text(directory / MARKDOWN, markdown(comparison))
+    write_text(directory / CSV, frame(comparison).to_csv(index=False, lineterminator="\n"))
     if table is not None:
         return write_paper(directory, table, job_states(directory))
-    path = directory / REPORT
     agreement = _agreement(directory, comparison)
-    path.write_text(render(comparison, directory.resolve().name, job_states(directory), agreement), encoding="utf-8")
-    return path
+    page = render(comparison, directory.resolve().name, job_states(directory), agreement)
+    return write_text(directory / REPORT, page)
 
 
 def compare(directory: Path, folders: Sequence[Path]) -> Comparison:
