@@ -59,6 +59,7 @@ RULES = [
     (["transfer.name=cross_task", "suite=pairs", "k=1"], "transfer", "no expert of another task", "transfer=none"),
     (["transfer.name=cross_dataset", "suite=pairs", "k=1"], "transfer", "expert of another dataset", "transfer=none"),
     (["transfer.name=crosstask"], "transfer.name", "none, cross_dataset, cross_task", "transfer=cross_task"),
+    (["paper.figure=lines"], "paper.figure", "bars, line, heatmap", "paper.figure=line"),
     (["logger.name=wandbb"], "logger.name", "csv, tensorboard, wandb", "logger=wandb"),
     (["~datasets"], "datasets", "no dataset", "suite=quickstart"),
     (["datasets.shop.tasks=[]"], "datasets.shop.tasks", "lists no tasks", "datasets.shop.tasks=[em]"),

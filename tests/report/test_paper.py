@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
+from meld.config.validate import FIGURES
 from meld.errors import DataError
-from meld.report.figures import _merged, draw
+from meld.report.figures import _merged, draw, drawings
 from meld.report.paper import Column, PaperTable, paper_table
 from meld.report.paper_text import frame, latex, markdown, rich_table
 from meld.report.record import SweepRecord, read_record, write_job, write_record
@@ -317,3 +318,11 @@ def test_failed_and_killed_jobs_are_seen_whoever_ran_them(tmp_path: Path) -> Non
     assert not has_failed(tmp_path)
     write_json(tmp_path / "b" / "status.json", {"state": "failed", "error": "x"})
     assert has_failed(tmp_path)
+
+
+def test_a_figure_that_the_record_asks_for_and_that_does_not_exist_is_said(tmp_path: Path) -> None:
+    assert set(drawings()) == set(FIGURES)
+    write_record(tmp_path, SweepRecord("meld", None, {"k": ("1",)}, {"rows": ["k"], "figure": "pie"}))
+    _job(tmp_path / "1", {"k": "1"}, 0)
+    with pytest.raises(DataError, match="no figure 'pie'"):
+        draw(_table(tmp_path))

@@ -40,6 +40,9 @@ STAGES = (
 LOGGERS = ("csv", "tensorboard", "wandb", "wandb_offline", "none")
 """What a logger may call itself."""
 
+FIGURES = ("bars", "line", "heatmap", "tsne", "cost", "throughput")
+"""What the figure of an experiment may be."""
+
 
 def validate(
     cfg: Mapping[str, Any] | DictConfig,
@@ -233,6 +236,15 @@ def _named_errors(tree: Mapping[str, Any]) -> list[ConfigError]:
                     f"{group} is {name!r}; known are {', '.join(known)}", where=f"{group}.name", fix=f"{group}={guess}"
                 )
             )
+    figure = str((tree.get("paper") or {}).get("figure") or FIGURES[0])
+    if figure not in FIGURES:
+        errors.append(
+            ConfigError(
+                f"there is no figure {figure!r}; known are {', '.join(FIGURES)}",
+                where="paper.figure",
+                fix=f"paper.figure={nearest(figure, FIGURES) or FIGURES[0]}",
+            )
+        )
     return errors
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from meld.errors import DataError
 from meld.report.paper import COSTS, Cell, Column, Job, PaperTable, row_keys
 from meld.report.results import ROUTING, read_json, write_text
 from meld.store.uses import all_linked, linked
@@ -28,9 +29,23 @@ _SAMPLE = 60
 
 
 def draw(table: PaperTable) -> Figure | None:
-    """The figure that the preset asks for; None where the finished jobs have nothing to draw."""
+    """The figure that the preset asks for; None where the finished jobs have nothing to draw.
+
+    Raises:
+        DataError: If the record asks for a figure that does not exist.
+    """
     kind = str(table.record.paper.get("figure") or ("line" if _numeric(table) else "bars"))
-    drawn: Mapping[str, Callable[[PaperTable], Figure | None]] = {
+    known = drawings()
+    if kind not in known:
+        raise DataError(
+            f"There is no figure {kind!r}.", where="paper.figure of sweep.json", fix=f"one of {', '.join(known)}"
+        )
+    return known[kind](table)
+
+
+def drawings() -> Mapping[str, Callable[[PaperTable], Figure | None]]:
+    """Every kind of figure by its name in ``paper.figure``."""
+    return {
         "bars": bars,
         "line": curves,
         "heatmap": heat_map,
@@ -38,7 +53,6 @@ def draw(table: PaperTable) -> Figure | None:
         "cost": costs,
         "throughput": throughput,
     }
-    return drawn.get(kind, bars)(table)
 
 
 def save(figure: Figure, directory: Path) -> str:
