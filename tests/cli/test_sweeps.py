@@ -11,7 +11,7 @@ from meld.cli.names import JOB_DIRECTORY
 from meld.cli.sweeps import arrange, swept_values
 from meld.errors import ConfigError
 from meld.report.paper import row_name
-from meld.report.record import SweepRecord, read_job, read_record, write_job, write_record
+from meld.report.record import SweepRecord, read_job, read_record, withdraw_record, write_job, write_record
 
 ROWS = ("full", "wo_moe", "wo_rag", "wo_metapath")
 
@@ -163,6 +163,27 @@ def test_a_place_that_cannot_be_written_is_named(
     said = capsys.readouterr().err
     assert "outputs/sweeps" in said
     assert "Traceback" not in said
+
+
+def test_a_sweep_that_is_refused_leaves_nothing_to_go_on_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "kk=1,2"]) == 2
+    assert "did you mean k?" in capsys.readouterr().err
+    assert not list((tmp_path / "outputs" / "sweeps").iterdir())
+
+
+def test_a_record_is_withdrawn_only_while_no_job_has_begun(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    write_record(folder, SweepRecord("meld -m", None, {"k": ("1",)}))
+    (folder / "mine.txt").write_text("kept", encoding="utf-8")
+    withdraw_record(folder)
+    assert [file.name for file in folder.iterdir()] == ["mine.txt"]
+    write_record(folder, SweepRecord("meld -m", None, {"k": ("1",)}))
+    write_job(folder / "k=1", {"k": "1"})
+    withdraw_record(folder)
+    assert read_record(folder) is not None
 
 
 def test_swept_values_of_a_job() -> None:

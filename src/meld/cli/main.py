@@ -11,6 +11,7 @@ import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 from meld.errors import UserError
 
@@ -110,14 +111,16 @@ def _run_hydra(words: list[str]) -> int:
     from meld.cli.job import hydra_entry
     from meld.cli.sweeps import arrange
     from meld.config.compose import friendly
-    from meld.report.record import write_record
+    from meld.report.record import withdraw_record, write_record
     from meld.report.status import has_failed
 
     command = shlex.join(["meld", *words])
+    begun: Path | None = None
     try:
         plan = arrange(words, command)
         if plan.record is not None and plan.folder is not None and not plan.dry:
             write_record(plan.folder, plan.record)
+            begun = plan.folder
         swept = tuple(plan.record.grid) if plan.record else ()
         with _elsewhere(plan.words) if plan.dry else nullcontext(list(plan.words)) as arguments:
             sys.argv = ["meld", *arguments]
@@ -127,6 +130,8 @@ def _run_hydra(words: list[str]) -> int:
     except KeyboardInterrupt:
         raise
     except Exception as error:
+        if begun is not None:
+            withdraw_record(begun)
         cause: BaseException = error
         while not isinstance(cause, UserError) and cause.__cause__ is not None:
             cause = cause.__cause__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
@@ -18,6 +19,8 @@ SWEEP = "sweep.json"
 JOB = "job.json"
 RUN = "run.json"
 CONFIG = "config.yaml"
+_HYDRA = "multirun.yaml"
+"""What Hydra writes into a sweep's directory before the first job is composed."""
 SEEDS = ("seed", "data_seed")
 """Swept keys that repeat a row instead of making one."""
 
@@ -70,6 +73,17 @@ def write_record(folder: Path, record: SweepRecord) -> Path:
         "paper": dict(record.paper),
     }
     return write_json(folder / SWEEP, content)
+
+
+def withdraw_record(folder: Path) -> None:
+    """Take back the record of a sweep of which no job has begun, so that nobody is told to go on with it."""
+    if not folder.is_dir() or any(entry.is_dir() for entry in folder.iterdir()):
+        return
+    for name in (SWEEP, _HYDRA):
+        (folder / name).unlink(missing_ok=True)
+    # The user's own folder may hold other files.
+    with suppress(OSError):
+        folder.rmdir()
 
 
 def read_record(folder: Path) -> SweepRecord | None:
