@@ -25,7 +25,8 @@ class MixtureRefinement:
         keep: How many times that size DSIR keeps first.
         epochs: Passes over the mixture.
         lr_factor: Learning rate relative to the expert's.
-        start: ``init`` continues the initial expert, ``fresh`` starts anew.
+        start: ``fresh`` trains the base model, as section V-A has it; ``init`` continues the initial expert, which has
+            read all of X_i, so that selections differ less.
         lambda1: Weight of coverage in F_div.
         lambda2: Weight of redundancy in F_div.
     """
@@ -36,9 +37,9 @@ class MixtureRefinement:
         lambda2: float,
         auxiliary: float = 0.5,
         keep: float = 2.0,
-        epochs: int = 1,
-        lr_factor: float = 0.5,
-        start: str = "init",
+        epochs: int = 3,
+        lr_factor: float = 1.0,
+        start: str = "fresh",
     ) -> None:
         self.auxiliary = auxiliary
         self.keep = keep
