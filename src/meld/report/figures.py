@@ -367,4 +367,8 @@ def _cycle(count: int) -> list[str]:
     import matplotlib as mpl
     from matplotlib.colors import to_hex
 
+    if count <= 20:
+        # Ten hues, then the same ten paler: neighbours on a rainbow of a dozen look alike.
+        paired = mpl.colormaps["tab20"](range(20))
+        return [to_hex(colour) for colour in (*paired[::2], *paired[1::2])][:count]
     return [to_hex(colour) for colour in mpl.colormaps["turbo"](np.linspace(0.05, 0.95, count))]
