@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ def test_the_page_has_every_seed_the_baselines_and_where_it_comes_from(sweep: Pa
     assert any("torch" in line for line in lines[-3:])
     # Sets that were not measured are no business of a page about what was.
     assert not any("walmart_amazon" in line for line in lines)
+
+
+def test_one_seed_is_in_the_table_and_in_no_list_of_seeds(sweep: Path) -> None:
+    assert "### Seed by seed" in kept_page(sweep)
+    for job in sweep.glob("seed=0,*"):
+        shutil.rmtree(job)
+    assert "### Seed by seed" not in kept_page(sweep)
 
 
 def test_the_page_names_no_folder(sweep: Path) -> None:

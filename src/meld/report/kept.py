@@ -47,7 +47,9 @@ def portable(command: str) -> str:
 
 
 def _by_seed(table: PaperTable) -> list[str]:
-    """Every seed's value, in the order of the seeds."""
+    """Every seed's value, in the order of the seeds; nothing of a single one, which the table shows."""
+    if len(_every_seed(table)) < 2:
+        return []
     columns = [column for column in table.columns if column.metric not in COSTS]
     lines = ["### Seed by seed", "", *_head("dataset", "task", "row", *_seeds(table))]
     for column in columns:
@@ -71,7 +73,7 @@ def _every_seed(table: PaperTable) -> list[tuple[str, ...]]:
 
 def _seeds(table: PaperTable) -> list[str]:
     names = table.record.seeds
-    return [", ".join(f"{n} {v}" for n, v in zip(names, seed, strict=False)) or "one" for seed in _every_seed(table)]
+    return [", ".join(f"{n} {v}" for n, v in zip(names, seed, strict=False)) for seed in _every_seed(table)]
 
 
 def _baselines(table: PaperTable) -> list[str]:
