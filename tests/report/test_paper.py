@@ -247,6 +247,13 @@ def test_part_of_a_grid_is_compared_with_a_row_it_has(tmp_path: Path) -> None:
     assert any("Compared with w/o MoE" in note and "preset's full" in note for note in table.notes)
 
 
+def test_a_row_called_none_is_no_reference_by_its_name(tmp_path: Path) -> None:
+    write_record(tmp_path, SweepRecord("meld", None, {"clip": ("0.1", "None")}))
+    _job(tmp_path / "a", {"clip": "0.1"}, 1)
+    _job(tmp_path / "b", {"clip": "None"}, 2)
+    assert _table(tmp_path).reference == "0.1"
+
+
 def test_values_with_commas_keep_their_curves(tmp_path: Path) -> None:
     terms = ("[diversity,quality]", "[quality]")
     grid = {"selector.terms": terms, "c": ("0.1", "0.3")}

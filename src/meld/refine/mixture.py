@@ -26,7 +26,7 @@ class MixtureRefinement:
         epochs: Passes over the mixture.
         lr_factor: Learning rate relative to the expert's.
         start: ``fresh`` trains the base model, as section V-A has it; ``init`` continues the initial expert, which has
-            read all of X_i, so that selections differ less.
+            read all of X_i, whatever was selected.
         lambda1: Weight of coverage in F_div.
         lambda2: Weight of redundancy in F_div.
     """

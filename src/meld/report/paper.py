@@ -172,10 +172,10 @@ def paper_table(directory: Path) -> PaperTable | None:
     names = dict.fromkeys((*expected, *by_row, *(number.row for number in numbers)))
     labels = {str(key): str(text) for key, text in (record.paper.get("labels") or {}).items()}
     rows = {name: _label(name, values.get(name, ()), record, labels) for name in names}
-    reference = str(record.paper.get("reference"))
-    if reference not in (*expected, *by_row):
-        # Part of a grid need not hold the preset's reference; the first row is one as good.
-        reference = next(iter(expected))
+    wanted = record.paper.get("reference")
+    # Part of a grid need not hold the preset's reference; the first row is one as good.
+    held = wanted is not None and str(wanted) in (*expected, *by_row)
+    reference = str(wanted) if held else next(iter(expected))
     columns = _columns(jobs, numbers)
     cells = {}
     for row in rows:
