@@ -17,6 +17,12 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 EM, DI, DC = "quickstart_products.em", "quickstart_people.di", "quickstart_hospitals.dc"
 
+OTHER = (
+    "+dataset@datasets.other=quickstart_products",
+    *(f"datasets.other.{size}" for size in ("name=other", "n_rows=24", "n_train=40", "n_test=12", "n_few_shot=20")),
+    "datasets.other.data_seed=1",
+)
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3000)]
 
 
@@ -110,7 +116,7 @@ def test_one_joint_expert_answers_everything(here: Folder, method: str) -> None:
 @pytest.mark.parametrize(
     ("target", "overrides"),
     [
-        (EM, ("transfer=cross_dataset",)),
+        (EM, ("transfer=cross_dataset", *OTHER)),
         (DC, ("transfer=cross_task", "method=meld_ds")),
         (DI, ("transfer=cross_task",)),
     ],
@@ -119,8 +125,14 @@ def test_a_masked_target_is_answered_by_the_others(here: Folder, target: str, ov
     run = here.run(*overrides, f"transfer.targets=[{target}]")
     results = json.loads((run / "results.json").read_text())["rows"]
     assert {f"{row['dataset']}.{row['task']}" for row in results} == {target}
-    assert answered_by(run, target) <= {EM, DI, DC} - {target}
+    assert answered_by(run, target) <= {EM, DI, DC, "other.em"} - {target}
     assert {path.stem for path in (run / "predictions").iterdir()} == {target}
     assert not list((run / "artifacts").glob(f"refine.{target}*"))
-    samples = pq.read_table(run / "artifacts" / f"annotate.{target}" / "samples.parquet")
-    assert len(samples) == 0
+    annotated = run / "artifacts" / f"annotate.{target}"
+    assert len(pq.read_table(annotated / "samples.parquet")) == 0
+    lent = overrides[0] == "transfer=cross_dataset"
+    assert json.loads((annotated / "report.json").read_text())["lenders"] == (["other.em"] if lent else [])
+    asked = pq.read_table(run / "artifacts" / f"infer.{target}" / "asked.parquet").to_pylist()
+    assert any(row["n_demos"] for row in asked) == lent
+    if target == EM:
+        assert len({row["evidence"][0] for row in asked}) > 1, "the evidence tells no question from another"

@@ -168,3 +168,14 @@ def test_other_datasets_of_the_task_lend_their_labels_across_datasets_only(store
     assert {i.id for i in crossed.node(f"infer:{EM}").inputs.values()} >= {"annotate:other.em", "data:other.em"}
     stricter = planned(store, *twin, "transfer=cross_task", f"transfer.targets=[{EM}]")
     assert not any(node.unit.startswith("other.") for node in stricter.nodes)
+
+
+def test_other_datasets_of_the_task_lend_their_labels(store: Path) -> None:
+    """Across datasets; across tasks there is nobody left who could."""
+    other = "+dataset@datasets.other=quickstart_products"
+    plan = planned(store, other, "datasets.other.name=other", "transfer=cross_dataset", f"transfer.targets=[{EM}]")
+    assert "annotate:other.em" in plan.node(f"annotate:{EM}").inputs
+    assert tuple(plan.workshop.lenders(EM)) == ("other.em",)
+    assert tuple(plan.workshop.lenders("other.em")) == ()
+    plan = planned(store, other, "datasets.other.name=other", "transfer=cross_task", f"transfer.targets=[{EM}]")
+    assert tuple(plan.workshop.lenders(EM)) == ()

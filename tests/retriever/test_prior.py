@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from meld.retriever.candidates import ValueCandidates, tokens_of
 from meld.retriever.cells import FEATURES, Evidence
 from meld.retriever.partners import Link
-from meld.retriever.prior import ConditionalLogit, pair_features, repair_features
+from meld.retriever.prior import RANKS, ConditionalLogit, by_similarity, pair_features, repair_features
 from meld.types import Query, Sample
 
 Questions = tuple[list[np.ndarray], list[int], list[float]]
@@ -129,3 +130,19 @@ def test_repair_evidence() -> None:
     assert features[2, -2] == 0.5
     assert features[1, -1] > features[2, -1]
     assert repair_features("x", evidence, ()).shape == (0, features.shape[1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.floats(-1, 1), min_size=1, max_size=30), st.floats(0.01, 2))
+def test_similarities_weigh_as_the_contrastive_loss_has_it(cosines: list[float], temperature: float) -> None:
+    found = by_similarity(np.array(cosines), temperature)
+    top = max(cosines)
+    weights = [math.exp((cosine - top) / temperature) for cosine in cosines]
+    assert np.exp(found) == pytest.approx([weight / sum(weights) for weight in weights], abs=1e-12)
+
+
+def test_the_ranks_are_where_they_are_said_to_be() -> None:
+    near, far = Link(0.7, 1, 1, 0.1), Link(0.7, 3, 2, 0.1)
+    left, right = {"name": "lamp x20"}, {"name": "lamp x21"}
+    changed = np.flatnonzero(pair_features(near, left, right) != pair_features(far, left, right))
+    assert list(changed) == list(range(RANKS.start, RANKS.stop))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,9 +11,12 @@ import pytest
 
 from meld.dataset.io import save_samples, save_unit
 from meld.encoder.vectors import Embedder, Vectors
-from meld.retriever.partners import link_facts
+from meld.retriever.partners import assumed_pairs, link_facts, pair_partners
 from meld.serializer.sentences import Sentences
 from meld.stages.unit import Unit
+from meld.task.base import Task
+from meld.task.cta import ColumnTypeAnnotation
+from meld.task.di import Imputation, value_text
 from meld.task.em import MATCH, MISMATCH, EntityMatching
 from meld.types import Query, Sample, Table, UnitData
 
@@ -24,6 +28,10 @@ def _pair(left: int, right: int) -> Query:
         f"shop.em/{left}-{right}", "shop.em", "em", ({"name": f"item {left}"}, {"name": f"item {right}"}),
         (f"A:{left}", f"B:{right}"),
     )  # fmt: skip
+
+
+def _nobody() -> Embedder:
+    raise AssertionError("every text has a vector")
 
 
 @pytest.fixture
@@ -43,11 +51,8 @@ def unit(tmp_path: Path) -> Unit:
     (tmp_path / "annotate").mkdir()
     save_samples(samples, tmp_path / "annotate" / "samples.parquet")
 
-    def nobody() -> Embedder:
-        raise AssertionError("every text has a vector")
-
     folders = [tmp_path / name for name in ("data", "index", "annotate")]
-    return Unit("shop.em", EntityMatching(), serializer, *folders, nobody)
+    return Unit("shop.em", EntityMatching(), serializer, *folders, _nobody)
 
 
 def _linked(unit: Unit, query: Query) -> Query:
@@ -72,3 +77,103 @@ def test_ranks_count_only_where_blocking_has_attached_them(unit: Unit, monkeypat
 def test_each_view_sums_to_one(unit: Unit) -> None:
     for query in (_pair(8, 9), _linked(unit, _pair(8, 9))):
         assert np.exp(unit.candidates([query])[0].log_prior).sum() == pytest.approx(1.0)
+
+
+def _withheld(folder: Path, data: UnitData, vectors: Vectors, task: Task, lenders: Sequence[Unit] = ()) -> Unit:
+    """A unit without a label of its own."""
+    save_unit(data, folder / "data")
+    vectors.save(folder / "index")
+    (folder / "annotate").mkdir()
+    save_samples([], folder / "annotate" / "samples.parquet")
+    folders = [folder / name for name in ("data", "index", "annotate")]
+    return Unit(data.unit, task, Sentences(), *folders, _nobody, lenders, temperature=0.1)
+
+
+def _two_tables() -> tuple[dict[str, Table], Vectors]:
+    """Forty articles in two tables: who belongs together is what vectors and names say; every fourth has no partner."""
+    rng = np.random.default_rng(0)
+    names = {"A": [f"a{i}" for i in range(40)], "B": [f"a{i}" if i % 4 else f"b{i}" for i in range(40)]}
+    tables = {
+        side: Table(side, "shop", ("name",), {str(i): {"name": f"article {found[i]}"} for i in range(40)})
+        for side, found in names.items()
+    }
+    base = rng.normal(size=(40, 16))
+    texts: dict[str, np.ndarray] = {}
+    for side, table in tables.items():
+        for i, entity in enumerate(table.rows.values()):
+            own = base[i] if i % 4 or side == "A" else rng.normal(size=16)
+            texts[Sentences().text(entity)] = own + 0.3 * rng.normal(size=16)
+    array = np.stack(list(texts.values()))
+    unit = array / np.linalg.norm(array, axis=1, keepdims=True)
+    return tables, Vectors(list(texts), unit.astype(np.float32))
+
+
+def _article(tables: Mapping[str, Table], left: int, right: int) -> Query:
+    entities = (tables["A"].rows[str(left)], tables["B"].rows[str(right)])
+    return Query(f"shop.em/{left}-{right}", "shop.em", "em", entities, (f"A:{left}", f"B:{right}"))
+
+
+def test_without_any_label_the_tables_themselves_say_what_a_match_is(tmp_path: Path) -> None:
+    tables, vectors = _two_tables()
+    unit = _withheld(tmp_path, UnitData("shop.em", "shop", "em", tables, (), (), (), ()), vectors, EntityMatching())
+    assert unit.partners is not None
+    right = [_article(tables, i, i) for i in range(40) if i % 4]
+    wrong = [_article(tables, i, (i + 1) % 40) for i in range(40)]
+    for see in (lambda query: query, lambda query: _linked(unit, query)):
+        matches = unit.match_odds([see(q) for q in right], linked=see(right[0]) is not right[0])
+        mismatches = unit.match_odds([see(q) for q in wrong], linked=see(right[0]) is not right[0])
+        assert (matches > 0).mean() > 0.9
+        assert (mismatches < 0).mean() > 0.9
+
+
+def test_assumed_pairs_are_mutual_neighbours_and_those_behind_somebody(tmp_path: Path) -> None:
+    tables, vectors = _two_tables()
+    partners = pair_partners(tables, vectors, Sentences().text)
+    assert partners is not None
+    matches, mismatches = assumed_pairs(partners, 10)
+    assert 0 < len(matches) <= 10
+    assert 0 < len(mismatches) <= 2 * len(matches)
+    for rows in matches:
+        assert partners.link(*rows).mutual
+        assert partners.nearest(rows[0])[0][0] == rows[1]
+        assert partners.nearest(rows[1])[0][0] == rows[0]
+    assert all(partners.link(*rows).margin < 0 and not partners.link(*rows).mutual for rows in mismatches)
+
+
+def test_labels_that_are_lent_go_before_what_the_tables_suggest(unit: Unit, tmp_path: Path) -> None:
+    """The lender's labels say the opposite of what is nearest; without them the tables would decide."""
+    tables, vectors = _two_tables()
+    data = UnitData("shop.em", "shop", "em", tables, (), (), (), ())
+    lone = _withheld(tmp_path / "lone", data, vectors, EntityMatching())
+    samples = [replace(s, label=MISMATCH if s.label == MATCH else MATCH) for s in unit.samples]
+    unit.samples = tuple(samples)
+    borrower = _withheld(tmp_path / "borrower", data, vectors, EntityMatching(), [unit])
+    asked = _linked(lone, _article(tables, 5, 5))
+    assert lone.match_odds([asked], linked=True)[0] > 0 > borrower.match_odds([asked], linked=True)[0]
+
+
+def test_a_withheld_domain_is_weighed_by_similarity(tmp_path: Path) -> None:
+    """Column types of which no column is known: the likeliest is the most similar, as far as the temperature says."""
+    serializer = Sentences()
+    query = Query("t.cta/1", "t.cta", "cta", ({"column": "Leeds, Hull"},), ("t:1",), target=None)
+    options = ("city", "river", "person")
+    task = ColumnTypeAnnotation()
+    texts = [*task.encoder_texts(query, serializer.text), *(value_text("", option) for option in options)]
+    array = np.array([[1.0, 0, 0], [0.8, 0.6, 0], [0.6, 0.8, 0], [0, 0, 1.0]], dtype=np.float32)
+    data = UnitData("t.cta", "t", "cta", {}, (), (), (), (query,), options=options)
+    found = _withheld(tmp_path, data, Vectors(texts, array), task).candidates([query])[0]
+    assert found.values == options
+    weights = np.exp(np.array([0.8, 0.6, 0.0]) / 0.1)
+    assert np.exp(found.log_prior) == pytest.approx(weights / weights.sum(), rel=1e-5)
+
+
+def test_a_withheld_attribute_is_read_from_the_tuple_by_similarity(tmp_path: Path) -> None:
+    entity = {"title": "sony walkman", "manufacturer": ""}
+    query = Query("w.di/1", "w.di", "di", (entity,), ("w:1",), target="manufacturer")
+    task = Imputation(max_candidates=2)
+    said = {"sony": 0.9, "walkman": 0.2, "sony walkman": 0.5}
+    texts = [task.encoder_texts(query, Sentences().text)[0], *(value_text("manufacturer", span) for span in said)]
+    array = np.array([[1.0, 0.0], *([c, np.sqrt(1 - c * c)] for c in said.values())], dtype=np.float32)
+    data = UnitData("w.di", "w", "di", {}, (), (), (), (query,))
+    found = _withheld(tmp_path, data, Vectors(texts, array), task).candidates([query])[0]
+    assert found.values == ("sony", "sony walkman")

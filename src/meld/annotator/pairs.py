@@ -10,7 +10,7 @@ import numpy as np
 from meld.annotator.base import forbidden_ids, take
 from meld.annotator.threshold import confidence, describe, fit_threshold
 from meld.dataset.few_shot import pair_id
-from meld.retriever.partners import Link, Partners, pair_links
+from meld.retriever.partners import Partners, pair_links
 from meld.task.em import MATCH, MISMATCH
 from meld.types import Query, Sample, UnitData
 
@@ -43,27 +43,23 @@ def label_pairs(
     few_shot = [*data.train, *data.dev]
     links = pair_links([s.query for s in few_shot], partners)
     known = [(link, s) for link, s in zip(links, few_shot, strict=True) if link]
-    mutual = [(link.margin, s.label == MATCH) for link, s in known if _mutual(link)]
+    mutual = [(link.margin, s.label == MATCH) for link, s in known if link.mutual]
     margins, right = [m for m, _ in mutual], [ok for _, ok in mutual]
     threshold = fit_threshold(margins, right, precision)
     report = describe(margins, right, threshold)
     if threshold is None:
         return [], report
-    left = data.tables[partners.names[0]]
     barred = forbidden_ids(data) | {s.query.rows for s in data.train}
     matches: list[Sample] = []
     near: list[tuple[str, str]] = []
-    for record in left.rows:
-        a = f"{left.name}:{record}"
-        for b, _ in partners.nearest(a)[:4]:
-            if (a, b) in barred:
-                continue
-            link = partners.link(a, b)
-            if _mutual(link):
-                if link.margin >= threshold:
-                    matches.append(_sample(data, a, b, MATCH, confidence(link.margin, margins, right)))
-            elif link.margin < 0:
-                near.append((a, b))
+    for a, b, link in partners.neighbours():
+        if (a, b) in barred:
+            continue
+        if link.mutual:
+            if link.margin >= threshold:
+                matches.append(_sample(data, a, b, MATCH, confidence(link.margin, margins, right)))
+        elif link.margin < 0:
+            near.append((a, b))
     pool = [q.rows for q in data.pool if q.rows not in barred]
     pooled = _unlinked(pool, partners)
     n_match = min(len(matches), max_pseudo, max(1, round(max_pseudo / (1 + mismatches_per_match))))
@@ -80,13 +76,9 @@ def _unlinked(pairs: Sequence[tuple[str, ...]], partners: Partners) -> list[tupl
     kept = []
     for a, b in pairs:
         link = partners.link(a, b)
-        if not _mutual(link) and link.margin < 0:
+        if not link.mutual and link.margin < 0:
             kept.append((a, b))
     return kept
-
-
-def _mutual(link: Link) -> bool:
-    return link.rank_left == 1 and link.rank_right == 1
 
 
 def _sample(data: UnitData, a: str, b: str, label: str, sure: float) -> Sample:

@@ -48,7 +48,7 @@ class Draft:
         self.joint = bool(getattr(self.c.expert, "shared", False))
         self.exclude = tuple(tree.get("exclude") or ())
         self.lenders: dict[str, tuple[str, ...]] = {}
-        self.workshop = Workshop(self.tasks, self.c.serializer, self.c.encoder, self.lenders)
+        self.workshop = Workshop(self.tasks, self.c.serializer, self.c.encoder, lambda unit: self.lenders.get(unit, ()))
         self.nodes: dict[str, Node] = {}
         self.spec = {
             name: component_spec(tree[name])

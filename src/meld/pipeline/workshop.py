@@ -24,7 +24,8 @@ class Workshop:
         tasks: Tasks by name.
         serializer: Writes entities.
         encoder: Opens encoders.
-        lenders: For units whose own labels are withheld, the units that lend them theirs.
+        lenders: Says for a unit whose own labels are withheld which units lend it theirs. Asked whenever a unit is
+            opened, because the plan is made later than this, and anew where a unit fails.
     """
 
     def __init__(
@@ -32,12 +33,12 @@ class Workshop:
         tasks: Mapping[str, Task],
         serializer: Serializer,
         encoder: ContrastiveEncoder,
-        lenders: Mapping[str, Sequence[str]] | None = None,
+        lenders: Callable[[str], Sequence[str]] = lambda unit: (),
     ) -> None:
         self.tasks = dict(tasks)
         self.serializer = serializer
         self.encoder = encoder
-        self.lenders = dict(lenders or {})
+        self.lenders = lenders
         self._models: dict[str, LanguageModel] = {}
         self._embedders: dict[str, Embedder] = {}
         self._repeats: dict[str, Repeats] = {}
@@ -79,7 +80,8 @@ class Workshop:
     def unit(self, context: Context, name: str) -> Unit:
         """A unit from a stage's inputs ``data:<unit>``, ``index:<unit>`` and, if declared, ``annotate:<unit>``."""
         paths = {part: context.inputs.get(f"{part}:{name}") for part in ("data", "index", "annotate")}
-        same = (name, "|".join(map(str, paths.values())))
+        lenders = [self.unit(context, lender) for lender in self.lenders(name)]
+        same = (name, "|".join(map(str, (*paths.values(), *(lender.name for lender in lenders)))))
         if same not in self._units:
             data, index = paths["data"], paths["index"]
             assert data is not None
@@ -92,7 +94,8 @@ class Workshop:
                 index,
                 paths["annotate"],
                 self._opener(context),
-                [self.unit(context, lender) for lender in self.lenders.get(name, ())],
+                lenders,
+                self.encoder.tau,
             )
         return self._units[same]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,11 @@ class Link:
     rank_right: int
     rank_left: int
     margin: float
+
+    @property
+    def mutual(self) -> bool:
+        """Whether each is the other's nearest."""
+        return self.rank_right == 1 and self.rank_left == 1
 
 
 class Partners:
@@ -98,6 +103,17 @@ class Partners:
             for i, s in zip(indices[row], scores[row], strict=True)
         ]
 
+    def neighbours(self, depth: int = 4) -> Iterator[tuple[str, str, Link]]:
+        """Every tuple of the left table with its nearest ones of the right table, and how they stand to each other.
+
+        Args:
+            depth: Neighbours per tuple.
+        """
+        for record in self.ids[0]:
+            left = f"{self.names[0]}:{record}"
+            for right, _ in self.nearest(left)[:depth]:
+                yield left, right, self.link(left, right)
+
     def link(self, left: str, right: str) -> Link:
         """How the tuples ``<left table>:<id>`` and ``<right table>:<id>`` stand to each other."""
         if left in self._admitted or right in self._admitted:
@@ -125,6 +141,31 @@ class Partners:
     def _vector(self, side: int, reference: str) -> NDArray[np.float32]:
         known = self._admitted.get(reference)
         return self._arrays[side][self._row[side][reference.partition(":")[2]]] if known is None else known
+
+
+def assumed_pairs(partners: Partners, most: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """What can be taken for matches and for mismatches where nobody has labelled a pair, as ``(left, right)``.
+
+    Mutual nearest neighbours stand for matches; near ones that are behind somebody else for mismatches, twice as many.
+
+    Args:
+        partners: Nearest neighbours across the two tables.
+        most: Matches at most; of more, every second, third, ... is taken.
+    """
+    matches: list[tuple[str, str]] = []
+    mismatches: list[tuple[str, str]] = []
+    for left, right, link in partners.neighbours():
+        if link.mutual:
+            matches.append((left, right))
+        elif link.margin < 0:
+            mismatches.append((left, right))
+    matches = _spread(matches, most)
+    return matches, _spread(mismatches, 2 * len(matches))
+
+
+def _spread(items: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:
+    """At most ``most`` items at even distances."""
+    return list(items[:: max(1, -(-len(items) // max(1, most)))])
 
 
 def _top(
@@ -159,7 +200,7 @@ def link_facts(link: Link, left: Entity, right: Entity) -> tuple[tuple[str, str]
         left: The left tuple.
         right: The right tuple.
     """
-    if link.rank_right == 1 and link.rank_left == 1:
+    if link.mutual:
         nearest = "both"
     elif link.rank_right == 1 or link.rank_left == 1:
         nearest = "one"

@@ -23,6 +23,8 @@ FloatArray = NDArray[np.float64]
 _STEPS = 50
 UNKNOWN = -8.0
 """Log-prior beside the best option, of an option the evidence does not know."""
+RANKS = slice(6, 9)
+"""Where :func:`pair_features` tells who is whose nearest neighbour."""
 
 
 class ConditionalLogit:
@@ -85,6 +87,20 @@ def _softmax(scores: FloatArray) -> FloatArray:
     return result
 
 
+def by_similarity(cosines: FloatArray, temperature: float) -> FloatArray:
+    """Log-probabilities of options of which nothing is known but how alike they are to the query, shape (n_options,).
+
+    P(option) proportional to exp(cosine / temperature): what the encoder's contrastive loss trains its cosines to mean.
+
+    Args:
+        cosines: Of the query and each option, shape (n_options,).
+        temperature: Of the contrastive loss.
+    """
+    scores = cosines / temperature
+    result: FloatArray = scores - np.logaddexp.reduce(scores)
+    return result
+
+
 def pair_features(link: Link | None, left: Entity, right: Entity, cosine: float = 0.0) -> FloatArray:
     """Evidence for *match*: what the encoder, the codes and the words of the two tuples say, shape (f,).
 
@@ -109,7 +125,7 @@ def pair_features(link: Link | None, left: Entity, right: Entity, cosine: float 
     known = [float(codes == "same"), float(codes == "different")]
     if link is None:
         return np.array([*features, cosine, *[0.0] * 4, *known])
-    nearest = [1.0 / link.rank_right, 1.0 / link.rank_left, float(link.rank_right == 1 and link.rank_left == 1)]
+    nearest = [1.0 / link.rank_right, 1.0 / link.rank_left, float(link.mutual)]
     return np.array([*features, link.similarity, link.margin, *nearest, *known])
 
 

@@ -13,7 +13,7 @@ from meld.seeds import derive
 from meld.stages.base import Context, write_json
 from meld.stages.unit import Unit, save_demonstrations
 
-VERSION = 2
+VERSION = 3
 
 
 def run_annotate(context: Context, unit: Unit, retriever: Retriever) -> None:

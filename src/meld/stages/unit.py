@@ -19,18 +19,19 @@ from meld.expert.lora import Lesson
 from meld.retriever.base import Demonstrations
 from meld.retriever.candidates import Candidates, ValueCandidates, repair_candidates
 from meld.retriever.cells import CellEvidence, is_judged
-from meld.retriever.partners import Partners, is_linked, pair_links, pair_partners
-from meld.retriever.prior import UNKNOWN, ConditionalLogit, pair_features, repair_features
-from meld.retriever.spans import SpanCandidates, choice_features
+from meld.retriever.partners import Partners, assumed_pairs, is_linked, pair_links, pair_partners
+from meld.retriever.prior import RANKS, UNKNOWN, ConditionalLogit, by_similarity, pair_features, repair_features
+from meld.retriever.spans import SpanCandidates, choice_features, spans
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
-from meld.task.ave import ABSENT
 from meld.task.base import Task
 from meld.task.di import value_text
-from meld.task.em import MATCH
+from meld.task.em import MATCH, MISMATCH
 from meld.text import normalise
 from meld.types import Prompt, Query, Sample, Table, UnitData
 
+_ASSUMED = 400
+"""Pairs that are taken for matches where nobody has labelled one."""
 _REMEMBERED = 20_000
 """Texts that a unit embeds on the way and remembers, as long as it is not told to forget."""
 
@@ -48,6 +49,8 @@ class Unit:
         embedder: Opens the trained encoder, for texts that nobody has embedded yet.
         lenders: Units of the same task that a unit without labels of its own learns from (masked settings): their
             samples are its demonstrations and fit its evidence priors.
+        temperature: Of the encoder's contrastive loss: where there is no label at all, options are weighed by their
+            similarity to the query.
     """
 
     def __init__(
@@ -60,8 +63,10 @@ class Unit:
         annotate: Path | None,
         embedder: Callable[[], Embedder],
         lenders: Sequence[Unit] = (),
+        temperature: float = 0.02,
     ) -> None:
         self.name = name
+        self.temperature = temperature
         self.lenders = tuple(lenders)
         self.task = task
         self.serializer = serializer
@@ -154,6 +159,7 @@ class Unit:
             self._annotate,
             self._embedder,
             [self],
+            self.temperature,
         )
         moved.data = replace(self.data, tables=dict(tables), pool=(), test=())
         texts = {self.serializer.text(entity) for table in tables.values() for entity in table.rows.values()}
@@ -269,7 +275,31 @@ class Unit:
             labelled = [s for s in teacher.samples if s.provenance == "labelled"]
             chosen += [(self.task.options or ()).index(s.label) for s in labelled]
             groups += [teacher._pair(s.query, linked) for s in labelled]
+        if not groups:
+            groups, chosen = self._assumed_pairs(linked)
         return ConditionalLogit().fit(groups, chosen, [1.0] * len(groups))
+
+    def _assumed_pairs(self, linked: bool) -> tuple[list[NDArray[np.float64]], list[int]]:
+        """Evidence for the options of pairs whose label the two tables suggest, and the options that they suggest.
+
+        What the suggestion was read off, the ranks, teaches nothing, or the fit would repeat it and say no more.
+        """
+        if self.partners is None:
+            return [], []
+        options = list(self.task.options or ())
+        matches, mismatches = assumed_pairs(self.partners, _ASSUMED)
+        tables = self.data.tables
+        groups, chosen = [], []
+        for label, pairs in ((MATCH, matches), (MISMATCH, mismatches)):
+            for rows in pairs:
+                parts = [reference.partition(":") for reference in rows]
+                entities = tuple(tables[table].rows[record] for table, _, record in parts)
+                query = Query(f"{self.name}/assumed/{'|'.join(rows)}", self.name, self.task.name, entities, rows)
+                features = self._pair(query, linked)
+                features[:, RANKS] = 0.0
+                groups.append(features)
+                chosen.append(options.index(label))
+        return groups, chosen
 
     def _pair(self, query: Query, linked: bool) -> NDArray[np.float64]:
         """Evidence for each option of a pair: of its place among all tuples (``linked``), or of the pair by itself."""
@@ -321,17 +351,32 @@ class Unit:
                 Candidates(query.options, tuple(map(float, prior)))
                 for query, prior in zip(queries, evidence, strict=True)
             ]
-        if not self.samples and not self.data.options:
-            # No value of the attribute is known (masked settings): what the query itself says is all there is.
-            return [_without_absent(self._spans.of(query)) for query in queries]
+        if not self.samples:
+            return self._unlabelled(queries)
         vectors = self.query_vectors(queries)
         return [self._values.of(query, vector) for query, vector in zip(queries, vectors, strict=True)]
 
+    def _unlabelled(self, queries: Sequence[Query]) -> list[Candidates]:
+        """Candidates where no answer of any question is known (masked settings), weighed by their similarity alone.
 
-def _without_absent(found: Candidates) -> Candidates:
-    """Spans of a query's text for a cell that does have a value; none is likelier than another."""
-    values = tuple(value for value in found.values if value != ABSENT)
-    return Candidates(values, (-float(np.log(len(values))),) * len(values)) if values else Candidates()
+        They are the dataset's own domain; without one, spans of what the query itself says.
+        """
+        values: list[Sequence[str]] = []
+        texts: list[list[str]] = []
+        for query in queries:
+            target = query.target or ""
+            cells = (value for name, value in query.entities[0].items() if name != target)
+            values.append(self.data.options or spans(" ".join(cells)))
+            texts.append([value_text("" if self.data.options else target, normalise(value)) for value in values[-1]])
+        vectors = self.query_vectors(queries)
+        known = self._with({text for group in texts for text in group})
+        found = []
+        for answers, group, vector in zip(values, texts, vectors, strict=True):
+            cosines = (known.get(group) @ vector).astype(np.float64) if group else np.zeros(0)
+            prior = by_similarity(cosines, self.temperature)
+            order = np.argsort(-prior, kind="stable")[: self._limit]
+            found.append(Candidates(tuple(answers[i] for i in order), tuple(float(prior[i]) for i in order)))
+        return found
 
 
 class Questions:
