@@ -140,16 +140,17 @@ def test_assumed_pairs_are_mutual_neighbours_and_those_behind_somebody(tmp_path:
     assert all(partners.link(*rows).margin < 0 and not partners.link(*rows).mutual for rows in mismatches)
 
 
-def test_labels_that_are_lent_go_before_what_the_tables_suggest(unit: Unit, tmp_path: Path) -> None:
-    """The lender's labels say the opposite of what is nearest; without them the tables would decide."""
+def test_labels_are_lent_where_no_tables_suggest_any(unit: Unit, tmp_path: Path) -> None:
+    """The lender's labels say the opposite of what is nearest: the unit's own tables know better, if it has any."""
     tables, vectors = _two_tables()
     data = UnitData("shop.em", "shop", "em", tables, (), (), (), ())
-    lone = _withheld(tmp_path / "lone", data, vectors, EntityMatching())
     samples = [replace(s, label=MISMATCH if s.label == MATCH else MATCH) for s in unit.samples]
     unit.samples = tuple(samples)
-    borrower = _withheld(tmp_path / "borrower", data, vectors, EntityMatching(), [unit])
-    asked = _linked(lone, _article(tables, 5, 5))
-    assert lone.match_odds([asked], linked=True)[0] > 0 > borrower.match_odds([asked], linked=True)[0]
+    borrower = _withheld(tmp_path / "tables", data, vectors, EntityMatching(), [unit])
+    asked = _linked(borrower, _article(tables, 5, 5))
+    assert borrower.match_odds([asked], linked=True)[0] > 0
+    bare = _withheld(tmp_path / "none", replace(data, tables={}), vectors, EntityMatching(), [unit])
+    assert bare.match_odds([_article(tables, 5, 5)], linked=False)[0] != 0
 
 
 def test_a_withheld_domain_is_weighed_by_similarity(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ class Unit:
         annotate: Artifact of *annotate*; None before that stage.
         embedder: Opens the trained encoder, for texts that nobody has embedded yet.
         lenders: Units of the same task that a unit without labels of its own learns from (masked settings): their
-            samples are its demonstrations and fit its evidence priors.
+            samples are its demonstrations and fit its evidence priors, as far as its own tables do not.
         temperature: Of the encoder's contrastive loss: where there is no label at all, options are weighed by their
             similarity to the query.
     """
@@ -269,14 +269,16 @@ class Unit:
         return self._pair_priors[linked]
 
     def _fit_pair_prior(self, linked: bool) -> ConditionalLogit:
-        """Fitted on labelled pairs; *mismatch* has no features, so that the features speak for *match*."""
-        groups, chosen = [], []
-        for teacher in self._teachers:
+        """Fitted on labelled pairs; *mismatch* has no features, so that the features speak for *match*.
+
+        A unit without samples goes by what its own tables suggest: how far apart matches and mismatches are differs
+        between datasets by more than the suggestion errs. Without two tables other datasets' labels count.
+        """
+        groups, chosen = self._assumed_pairs(linked) if not self.samples else ([], [])
+        for teacher in self._teachers if not groups else ():
             labelled = [s for s in teacher.samples if s.provenance == "labelled"]
             chosen += [(self.task.options or ()).index(s.label) for s in labelled]
             groups += [teacher._pair(s.query, linked) for s in labelled]
-        if not groups:
-            groups, chosen = self._assumed_pairs(linked)
         return ConditionalLogit().fit(groups, chosen, [1.0] * len(groups))
 
     def _assumed_pairs(self, linked: bool) -> tuple[list[NDArray[np.float64]], list[int]]:
