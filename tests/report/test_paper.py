@@ -141,6 +141,18 @@ def test_costs_bill_selection_and_training_whoever_computed_them(sweep: Path) ->
     assert ("full", "gradient_gb") not in costs
 
 
+def test_what_a_selection_would_cost_at_the_papers_size_is_shown_and_explained(sweep: Path) -> None:
+    assert ("full", "at_7b_percent") not in _table(sweep).costs
+    assert "By count" not in markdown(_table(sweep))
+    unit = {"pool": 10, "selected": 3, "trained": 3, "training_tokens": 300, "steps": []}
+    job = next(folder for folder in sweep.iterdir() if folder.name.endswith("variant=full"))
+    write_json(job / "selection.json", {"selector": "random", "units": {"abt_buy.em": unit}})
+    assert _table(sweep).costs["full", "at_7b_percent"] == pytest.approx(30)
+    shown = markdown(_table(sweep))
+    assert "by count at 7B, %" in shown
+    assert "By count: operations" in shown
+
+
 def test_one_seed_keeps_the_interval_of_its_queries_and_no_pair_is_made_without_predictions(tmp_path: Path) -> None:
     write_record(tmp_path, SweepRecord("meld", None, {"variant": ("full", "wo_moe")}, PAPER))
     _job(tmp_path / "a", {"variant": "full"}, 1)

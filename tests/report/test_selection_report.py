@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from meld.report.selection import overlaps, selected_ids, unit_selections
+from meld.report.selection import overlaps, run_ratio, scale_ratio, selected_ids, unit_selections
 from meld.report.sweep import build
 
 MakeRun = Callable[..., Path]
@@ -37,7 +37,7 @@ def selected(run: Path, chosen: tuple[int, ...], reason: str = "low quality") ->
     unit = {
         "pool": 10, "selected": len(chosen), "auxiliary": 2, "provenance": {"pseudo": {"pool": 10, "selected": 3}},
         "dropped": {reason: 10 - len(chosen)}, "steps": [STEP], "notes": {"damping": 0.01},
-        "seconds": {"selection": 2.5, "training": 7.0}, "training_tokens": 900,
+        "seconds": {"selection": 2.5, "training": 7.0}, "training_tokens": 900, "trained": 5,
     }  # fmt: skip
     (run / "selection.json").write_text(json.dumps({"selector": "meld_ds", "units": {"abt_buy.em": unit}}))
     return run
@@ -60,7 +60,21 @@ def test_a_report_shows_steps_reasons_and_terms(tmp_path: Path, make_run: MakeRu
     assert len(unit.dropped) == 1
     assert unit.speed == pytest.approx(2 * 1000 * 2 * 3e6 / 2.0)
     # 1000 tokens twice through 0.5B, against 900 and 3000 tokens of training through 7B at two passes.
-    assert unit.at_scale == pytest.approx((1000 * 2 * 0.5 + 900 * 2 * 7) / (3000 * 2 * 7))
+    # 1000 tokens twice through 0.5B, against training through 7B at two passes: 900 tokens for three picks and two
+    # few-shot samples, 180 each, hence 2160 for all ten of the pool and those two.
+    assert unit.at_scale == pytest.approx((1000 * 2 * 0.5 + 900 * 2 * 7) / (2160 * 2 * 7))
+    assert run_ratio(run) == pytest.approx(unit.at_scale)
+
+
+def test_the_ratio_of_a_run_adds_up_its_units() -> None:
+    """A unit that read everything, and one whose selection cost a fifth of what it saved."""
+    all_of_it = {"pool": 10, "selected": 10, "trained": 14, "training_tokens": 1400, "steps": []}
+    part = {"pool": 10, "selected": 3, "trained": 3, "training_tokens": 300, "steps": [STEP]}
+    proxy, expert = 1000 * 2 * 0.5, 2 * 7
+    assert scale_ratio([all_of_it]) == pytest.approx(1.0)
+    assert scale_ratio([part]) == pytest.approx((proxy + 300 * expert) / (1000 * expert))
+    assert scale_ratio([all_of_it, part]) == pytest.approx((proxy + 1700 * expert) / (2400 * expert))
+    assert scale_ratio([{"pool": 0, "selected": 0}]) is None
 
 
 def test_a_run_without_selection_has_no_section(tmp_path: Path, make_run: MakeRun) -> None:

@@ -44,6 +44,7 @@ def selection_summary(
         units[unit] = {
             "pool": picked["pool"],
             "selected": len(picked["ids"]),
+            "trained": sum(r["examples"] - r.get("auxiliary", 0) for r in rounds[:1]),
             "auxiliary": sum(r.get("auxiliary", 0) for r in rounds),
             "provenance": {
                 p: {"pool": picked["pool_provenance"].count(p), "selected": picked["provenance"].count(p)}

@@ -16,6 +16,7 @@ from meld.report.published import Published, find, read_published
 from meld.report.record import JOB, SweepRecord, read_job, read_record
 from meld.report.results import Costs, Results, find_runs, read_costs, read_results, reading_order
 from meld.report.scored import counted_unit
+from meld.report.selection import run_ratio
 from meld.seeds import derive
 
 _T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228)
@@ -27,6 +28,7 @@ COSTS = {
     "select_s": "select, s",
     "train_s": "train, s",
     "total_s": "pool to expert, s",
+    "at_7b_percent": "by count at 7B, %",
     "peak_memory_gb": "peak memory, GB",
     "gradient_gb": "gradients, GB",
     "infer_s": "answer, s",
@@ -392,6 +394,9 @@ def _job_costs(job: Job, dataset: str | None = None) -> dict[str, float]:
     found = {"train_s": seconds("refine"), "total_s": seconds(*SELECT_STAGES, "refine"), "infer_s": seconds("infer")}
     if any(cost.stage in SELECT_STAGES for cost in stages):
         found["select_s"] = seconds(*SELECT_STAGES)
+    ratio = run_ratio(job.folder) if dataset is None else None
+    if ratio is not None:
+        found["at_7b_percent"] = 100 * ratio
     if bill:
         found["peak_memory_gb"] = max(cost.peak_memory_mb for cost in bill) / 1000
     asked = _asked(job, dataset)

@@ -25,6 +25,10 @@ LEGEND_MEAN = (
     "Mean of sets: over those on which every row was measured, each by its main score; its difference's interval takes "
     "the sets for independent."
 )
+LEGEND_COUNT = (
+    "By count: operations (2 × parameters × tokens × passes) from pool to expert, had the tokens of this run been read by "
+    "a proxy of 0.5B and an expert of 7B parameters, for one epoch, in per cent of training on the full set; an estimate."
+)
 LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "|": r"\textbar{}"}
 
 
@@ -146,8 +150,9 @@ def caption(table: PaperTable) -> str:
 
 
 def legend(table: PaperTable) -> str:
-    """How to read the numbers, of the mean only where there is one."""
-    return f"{LEGEND} {LEGEND_MEAN}" if MEAN in table.columns else LEGEND
+    """How to read the numbers, of the mean and of costs by count only where there are any."""
+    counted = any(name == "at_7b_percent" for _, name in table.costs)
+    return " ".join([LEGEND, *([LEGEND_MEAN] if MEAN in table.columns else []), *([LEGEND_COUNT] if counted else [])])
 
 
 def markdown(table: PaperTable) -> str:

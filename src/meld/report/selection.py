@@ -97,26 +97,44 @@ def _unit(name: str, kept: Mapping[str, Any], table: Path) -> UnitSelection:
         first = tuple(_item(row, terms) for row in picked.head(_SHOWN).to_dict("records"))
         rest = frame[frame["rank"].isna()].drop_duplicates("reason")
         dropped = tuple(_item(row, terms) for row in rest.head(_SHOWN).to_dict("records"))
-    return UnitSelection(name, kept, terms, first, dropped, speed(work).get("proxy", 0.0), scale_ratio(kept, work))
+    return UnitSelection(name, kept, terms, first, dropped, speed(work).get("proxy", 0.0), scale_ratio([kept]))
 
 
-def scale_ratio(kept: Mapping[str, Any], work: Sequence[Work]) -> float | None:
-    """The cost model's answer for a unit, at the papers' sizes of models.
+def scale_ratio(units: Sequence[Mapping[str, Any]]) -> float | None:
+    """The cost model's answer for some units together, at the papers' sizes of models.
 
-    Training on everything reads as many tokens more as the pool is larger than the selection (the auxiliary set grows
-    with it).
+    Training on everything reads the few-shot samples, which are outside the budget, once as well, and the whole pool
+    instead of the selection; the auxiliary set grows with both.
 
     Args:
-        kept: The unit's part of ``selection.json``.
-        work: Steps of the selection in the proxy.
+        units: Parts of ``selection.json``.
+
+    Returns:
+        Operations of selecting and training an epoch over those of training an epoch on everything; None where nothing
+        is known.
     """
-    tokens, selected, pool = (int(kept.get(key, 0)) for key in ("training_tokens", "selected", "pool"))
-    if not tokens or not selected:
-        return None
     size = PAPER_PARAMETERS["expert"]
-    part = Work("expert", tokens, TRAINING_PASSES, size)
-    whole = Work("expert", round(tokens * pool / selected), TRAINING_PASSES, size)
-    return operations_ratio(at_scale(work, PAPER_PARAMETERS), part, whole)
+    selection: list[Work] = []
+    part = whole = 0
+    for kept in units:
+        tokens, selected, pool = (int(kept.get(key, 0)) for key in ("training_tokens", "selected", "pool"))
+        trained = int(kept.get("trained", selected))
+        if not tokens or not trained:
+            continue
+        selection += at_scale(work_of(kept.get("steps", ())), PAPER_PARAMETERS)
+        part += tokens
+        whole += round(tokens * (trained + pool - selected) / trained)
+    if not whole:
+        return None
+    reads = [Work("expert", tokens, TRAINING_PASSES, size) for tokens in (part, whole)]
+    return operations_ratio(selection, *reads)
+
+
+def run_ratio(run: Path) -> float | None:
+    """:func:`scale_ratio` of all units of a run; None if it selected nothing."""
+    if not (run / SELECTION).is_file():
+        return None
+    return scale_ratio(list((read_json(run / SELECTION).get("units") or {}).values()))
 
 
 def _item(row: Mapping[Any, Any], terms: Sequence[str]) -> Item:
