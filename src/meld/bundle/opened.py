@@ -36,7 +36,8 @@ from meld.stages.balance import BALANCE, Odds, load_odds
 from meld.stages.infer import answer_encoder, asked_of, detector_of, kept_as_it_is
 from meld.stages.panel import Mixer, Panel, follow_path, step_experts
 from meld.stages.paths import SAME_TABLE, build_steps
-from meld.stages.unit import Questions, Unit
+from meld.stages.questions import Questions
+from meld.stages.unit import Unit
 from meld.task.base import Task
 from meld.task.ed import ERROR
 from meld.types import Prediction, Query

@@ -13,7 +13,8 @@ from meld.progress import quiet_libraries
 from meld.serializer.base import Serializer
 from meld.serializer.prompt import PromptWriter
 from meld.stages.base import Context
-from meld.stages.unit import Questions, Unit
+from meld.stages.questions import Questions
+from meld.stages.unit import Unit
 from meld.task.base import Task
 
 

@@ -26,8 +26,9 @@ LEGEND_MEAN = (
     "the sets for independent."
 )
 LEGEND_COUNT = (
-    "By count: operations (2 × parameters × tokens × passes) from pool to expert, had the tokens of this run been read by "
-    "a proxy of 0.5B and an expert of 7B parameters, for one epoch, in per cent of training on the full set; an estimate."
+    "By count: operations (2 × parameters × tokens × passes) from pool to expert, had the tokens of this run been read "
+    "by a proxy of 0.5B and an expert of 7B parameters, for one epoch, in per cent of training on the full set; an "
+    "estimate."
 )
 LATEX_SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}", "|": r"\textbar{}"}
 

@@ -12,7 +12,7 @@ from meld.metapath.record import Asked, save_asked
 from meld.stages.answering import answer_fully
 from meld.stages.base import Context, write_json
 from meld.stages.infer import split_queries
-from meld.stages.unit import Questions
+from meld.stages.questions import Questions
 
 VERSION = 1
 

@@ -13,7 +13,7 @@ from meld.engine.base import MixtureModel, Reply, WritesOnly, ask
 from meld.progress import Progress
 from meld.retriever.balance import reweigh
 from meld.stages.balance import Odds
-from meld.stages.unit import Questions
+from meld.stages.questions import Questions
 from meld.task.base import Task
 from meld.text import fold
 from meld.types import Prediction, Prompt, Query

@@ -26,7 +26,8 @@ from meld.stages.base import Context, read_json, write_json
 from meld.stages.metapath import load_path
 from meld.stages.panel import Mixer, Panel, follow_path, step_experts
 from meld.stages.paths import encoder_answers, encoder_ranking, fit_detector
-from meld.stages.unit import Questions, Unit
+from meld.stages.questions import Questions
+from meld.stages.unit import Unit
 from meld.task.ed import CORRECT, ERROR
 from meld.types import Prediction, Query
 

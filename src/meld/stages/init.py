@@ -16,7 +16,8 @@ from meld.metapath.edits import Step, apply_path
 from meld.seeds import generator
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.paths import build_steps
-from meld.stages.unit import Questions, Unit
+from meld.stages.questions import Questions
+from meld.stages.unit import Unit
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 

@@ -20,8 +20,9 @@ from meld.refine.base import Material, Refiner
 from meld.seeds import derive
 from meld.stages.base import Context, write_json
 from meld.stages.init import HELD_OUT, first_samples
+from meld.stages.questions import Questions
 from meld.stages.refine import own_samples, train_rounds, vectors_of
-from meld.stages.unit import Questions, Unit
+from meld.stages.unit import Unit
 from meld.trainer.fit import LightningTrainer
 
 VERSION = 2

@@ -25,7 +25,8 @@ from meld.stages.answering import answer, own_gates
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.init import checked, held_out_ids, with_path
 from meld.stages.paths import AskUnit, build_steps, step_counts
-from meld.stages.unit import Questions, Unit
+from meld.stages.questions import Questions
+from meld.stages.unit import Unit
 from meld.types import Prediction, Query, Sample
 
 VERSION = 5

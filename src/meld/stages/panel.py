@@ -29,7 +29,8 @@ from meld.stages.answering import Answered, answer_fully
 from meld.stages.balance import Odds
 from meld.stages.metapath import expert_asker, say_over
 from meld.stages.paths import AskUnit, build_steps
-from meld.stages.unit import Questions, Unit
+from meld.stages.questions import Questions
+from meld.stages.unit import Unit
 from meld.types import Prediction, Query
 
 

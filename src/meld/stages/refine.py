@@ -19,8 +19,8 @@ from meld.refine.base import Material, Measured, Refiner
 from meld.seeds import derive
 from meld.stages.base import Context, read_json, write_json
 from meld.stages.init import limited
+from meld.stages.questions import Questions
 from meld.stages.select import pool_of
-from meld.stages.unit import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 

@@ -19,8 +19,8 @@ from meld.engine.stacked import StackedEngine
 from meld.errors import UserError
 from meld.router.base import Router
 from meld.stages.base import Context, read_json, write_json
+from meld.stages.questions import Questions
 from meld.stages.route import ask_experts, load_answers, routed_from
-from meld.stages.unit import Questions
 
 VERSION = 1
 

@@ -17,7 +17,7 @@ from meld.router.base import RoutedQuery, Router, routed_query
 from meld.seeds import derive, generator
 from meld.stages.answering import own_gates
 from meld.stages.base import Context, read_json, write_json
-from meld.stages.unit import Questions
+from meld.stages.questions import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample
 

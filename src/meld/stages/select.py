@@ -29,7 +29,7 @@ from meld.selector.costs import BACKWARD, FORWARD, Meter, layer_parameters
 from meld.selector.explain import explain
 from meld.stages.base import Context, write_json
 from meld.stages.init import limited
-from meld.stages.unit import Questions
+from meld.stages.questions import Questions
 from meld.trainer.fit import LightningTrainer
 from meld.types import Sample, UnitData
 
