@@ -168,13 +168,12 @@ def test_a_withheld_domain_is_weighed_by_similarity(tmp_path: Path) -> None:
     assert np.exp(found.log_prior) == pytest.approx(weights / weights.sum(), rel=1e-5)
 
 
-def test_a_withheld_attribute_is_read_from_the_tuple_by_similarity(tmp_path: Path) -> None:
+def test_a_withheld_attribute_is_read_from_the_tuple(tmp_path: Path) -> None:
+    """Spans of the other cells in their order, as many as there is room for, none likelier than another."""
     entity = {"title": "sony walkman", "manufacturer": ""}
     query = Query("w.di/1", "w.di", "di", (entity,), ("w:1",), target="manufacturer")
-    task = Imputation(max_candidates=2)
-    said = {"sony": 0.9, "walkman": 0.2, "sony walkman": 0.5}
-    texts = [task.encoder_texts(query, Sentences().text)[0], *(value_text("manufacturer", span) for span in said)]
-    array = np.array([[1.0, 0.0], *([c, np.sqrt(1 - c * c)] for c in said.values())], dtype=np.float32)
     data = UnitData("w.di", "w", "di", {}, (), (), (), (query,))
-    found = _withheld(tmp_path, data, Vectors(texts, array), task).candidates([query])[0]
+    vectors = Vectors(["anything"], np.ones((1, 2), dtype=np.float32))
+    found = _withheld(tmp_path, data, vectors, Imputation(max_candidates=2)).candidates([query])[0]
     assert found.values == ("sony", "sony walkman")
+    assert found.log_prior == pytest.approx([-np.log(2)] * 2)

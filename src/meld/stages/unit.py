@@ -356,26 +356,28 @@ class Unit:
         return [self._values.of(query, vector) for query, vector in zip(queries, vectors, strict=True)]
 
     def _unlabelled(self, queries: Sequence[Query]) -> list[Candidates]:
-        """Candidates where no answer of any question is known (masked settings), weighed by their similarity alone.
+        """Candidates where no answer of any question is known (masked settings).
 
-        They are the dataset's own domain; without one, spans of what the query itself says.
+        They are the dataset's own domain, weighed by similarity alone. Without one they are spans of what the query
+        itself says, none likelier than another: the longest are the most similar to it, whatever was asked.
         """
-        values: list[Sequence[str]] = []
-        texts: list[list[str]] = []
-        for query in queries:
-            target = query.target or ""
-            cells = (value for name, value in query.entities[0].items() if name != target)
-            values.append(self.data.options or spans(" ".join(cells)))
-            texts.append([value_text("" if self.data.options else target, normalise(value)) for value in values[-1]])
-        vectors = self.query_vectors(queries)
-        known = self._with({text for group in texts for text in group})
+        if not self.data.options:
+            return [_spans_of(query, self._limit) for query in queries]
+        texts = [value_text("", normalise(option)) for option in self.data.options]
+        cosines = self.query_vectors(queries) @ self.vectors_of(texts).T
         found = []
-        for answers, group, vector in zip(values, texts, vectors, strict=True):
-            cosines = (known.get(group) @ vector).astype(np.float64) if group else np.zeros(0)
-            prior = by_similarity(cosines, self.temperature)
+        for row in cosines.astype(np.float64):
+            prior = by_similarity(row, self.temperature)
             order = np.argsort(-prior, kind="stable")[: self._limit]
-            found.append(Candidates(tuple(answers[i] for i in order), tuple(float(prior[i]) for i in order)))
+            found.append(Candidates(tuple(self.data.options[i] for i in order), tuple(float(prior[i]) for i in order)))
         return found
+
+
+def _spans_of(query: Query, limit: int) -> Candidates:
+    """The first spans of a query's text."""
+    cells = (value for name, value in query.entities[0].items() if name != query.target)
+    values = tuple(spans(" ".join(cells))[:limit])
+    return Candidates(values, (-float(np.log(len(values))),) * len(values)) if values else Candidates()
 
 
 def save_demonstrations(found: Mapping[str, Demonstrations], path: Path) -> None:
