@@ -59,7 +59,6 @@ def test_a_report_shows_steps_reasons_and_terms(tmp_path: Path, make_run: MakeRu
     assert [item.id for item in unit.first] == ["abt_buy.em/4", "abt_buy.em/0", "abt_buy.em/7"]
     assert len(unit.dropped) == 1
     assert unit.speed == pytest.approx(2 * 1000 * 2 * 3e6 / 2.0)
-    # 1000 tokens twice through 0.5B, against 900 and 3000 tokens of training through 7B at two passes.
     # 1000 tokens twice through 0.5B, against training through 7B at two passes: 900 tokens for three picks and two
     # few-shot samples, 180 each, hence 2160 for all ten of the pool and those two.
     assert unit.at_scale == pytest.approx((1000 * 2 * 0.5 + 900 * 2 * 7) / (2160 * 2 * 7))
@@ -75,6 +74,9 @@ def test_the_ratio_of_a_run_adds_up_its_units() -> None:
     assert scale_ratio([part]) == pytest.approx((proxy + 300 * expert) / (1000 * expert))
     assert scale_ratio([all_of_it, part]) == pytest.approx((proxy + 1700 * expert) / (2400 * expert))
     assert scale_ratio([{"pool": 0, "selected": 0}]) is None
+    # Rounds that mix in more than is told, and models that the papers name no size of.
+    assert scale_ratio([{**part, "trained": 0}]) is None
+    assert scale_ratio([{**part, "steps": [{**STEP, "model": "rater"}]}]) is None
 
 
 def test_a_run_without_selection_has_no_section(tmp_path: Path, make_run: MakeRun) -> None:

@@ -17,6 +17,7 @@ from meld.stages.unit import Unit
 from meld.task.base import Task
 from meld.task.cta import ColumnTypeAnnotation
 from meld.task.di import Imputation, value_text
+from meld.task.el import EntityLinking
 from meld.task.em import MATCH, MISMATCH, EntityMatching
 from meld.types import Query, Sample, Table, UnitData
 
@@ -52,7 +53,7 @@ def unit(tmp_path: Path) -> Unit:
     save_samples(samples, tmp_path / "annotate" / "samples.parquet")
 
     folders = [tmp_path / name for name in ("data", "index", "annotate")]
-    return Unit("shop.em", EntityMatching(), serializer, *folders, _nobody)
+    return Unit("shop.em", EntityMatching(), serializer, *folders, _nobody, temperature=0.02)
 
 
 def _linked(unit: Unit, query: Query) -> Query:
@@ -177,3 +178,62 @@ def test_a_withheld_attribute_is_read_from_the_tuple(tmp_path: Path) -> None:
     found = _withheld(tmp_path, data, vectors, Imputation(max_candidates=2)).candidates([query])[0]
     assert found.values == ("sony", "sony walkman")
     assert found.log_prior == pytest.approx([-np.log(2)] * 2)
+
+
+def test_too_few_suggestions_suggest_nothing(tmp_path: Path) -> None:
+    tables = {side: Table(side, "shop", ("name",), {"0": {"name": f"article {side}"}}) for side in ("A", "B")}
+    texts = [Sentences().text(table.rows["0"]) for table in tables.values()]
+    data = UnitData("shop.em", "shop", "em", tables, (), (), (), ())
+    unit = _withheld(tmp_path, data, Vectors(texts, np.eye(2, dtype=np.float32)), EntityMatching())
+    assert unit.match_odds([_article(tables, 0, 0)], linked=False)[0] == 0
+
+
+def test_other_tables_are_judged_by_what_the_units_own_suggested(tmp_path: Path) -> None:
+    """One row a table suggests nothing; what a match is was read off the tables that the unit has learnt from."""
+    tables, vectors = _two_tables()
+    unit = _withheld(tmp_path, UnitData("shop.em", "shop", "em", tables, (), (), (), ()), vectors, EntityMatching())
+    own = unit.match_odds([_article(tables, 5, 5), _article(tables, 5, 6)], linked=False)
+    unit._embedder = lambda: Known(vectors)
+    for right, odds in ((5, own[0]), (6, own[1])):
+        few = {
+            side: replace(t, rows={str(i): t.rows[str(i)]})
+            for (side, t), i in zip(tables.items(), (5, right), strict=True)
+        }
+        moved = unit.over(few)
+        assert moved.match_odds([_article(few, 5, right)], linked=False)[0] == pytest.approx(odds)
+
+
+class Known:
+    """Embeds texts whose vectors are known."""
+
+    def __init__(self, vectors: Vectors) -> None:
+        self.vectors = vectors
+
+    def embed(self, texts: Sequence[str], progress: object = None) -> np.ndarray:
+        return self.vectors.get(texts)
+
+
+def test_lent_labels_say_how_an_entity_is_chosen(tmp_path: Path) -> None:
+    """Linking: another dataset's labels teach that the cell's own spelling counts; without them nothing does."""
+    task = EntityLinking()
+
+    def cell(unit: str, number: int, mention: str, options: tuple[str, ...]) -> Query:
+        return Query(
+            f"{unit}/{number}", unit, "el", ({"city": mention},), (f"t:{number}",), target="city", options=options
+        )
+
+    names = ["Leeds", "Hull", "York", "Bath"]
+    learnt = [Sample(cell("a.el", i, name, (names[i - 1], name)), name) for i, name in enumerate(names)]
+    asked = cell("b.el", 9, "Derby", ("Ripon", "Derby"))
+    texts = {value_text("", option.lower()) for name in (*names, "Ripon", "Derby") for option in (name,)}
+    texts |= {
+        text for query in (*(s.query for s in learnt), asked) for text in task.encoder_texts(query, Sentences().text)
+    }
+    vectors = Vectors(sorted(texts), np.tile([[1.0, 0.0]], (len(texts), 1)).astype(np.float32))
+    empty = UnitData("a.el", "a", "el", {}, (), (), (), ())
+    lender = _withheld(tmp_path / "lender", empty, vectors, task)
+    lender.samples = tuple(learnt)
+    for name, lenders in (("alone", []), ("borrower", [lender])):
+        unit = _withheld(tmp_path / name, replace(empty, unit="b.el"), vectors, task, lenders)
+        prior = unit.candidates([asked])[0].log_prior
+        assert (prior[1] > prior[0] + 0.5) == bool(lenders)

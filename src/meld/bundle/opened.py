@@ -152,6 +152,7 @@ class Opened:
                 place / "index",
                 place / "annotate",
                 lambda: self.embedder,
+                temperature=self.encoder.tau,
             )
             found.demonstrations = {}
             self._units[name] = found

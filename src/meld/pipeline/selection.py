@@ -44,7 +44,7 @@ def selection_summary(
         units[unit] = {
             "pool": picked["pool"],
             "selected": len(picked["ids"]),
-            "trained": sum(r["examples"] - r.get("auxiliary", 0) for r in rounds[:1]),
+            "trained": _trained(rounds),
             "auxiliary": sum(r.get("auxiliary", 0) for r in rounds),
             "provenance": {
                 p: {"pool": picked["pool_provenance"].count(p), "selected": picked["provenance"].count(p)}
@@ -62,6 +62,13 @@ def selection_summary(
         (folder / TABLES).mkdir(parents=True, exist_ok=True)
         shutil.copyfile(pick / "items.parquet", folder / TABLES / f"{unit}.parquet")
     return units
+
+
+def _trained(rounds: Sequence[Mapping[str, Any]]) -> int:
+    """Few-shot and selected samples that the expert was trained on; 0 where rounds mix them with more than is told."""
+    if len(rounds) != 1 or "auxiliary" not in rounds[0]:
+        return 0
+    return int(rounds[0]["examples"]) - int(rounds[0]["auxiliary"])
 
 
 def _steps(unit: str, made: Mapping[str, Path]) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -80,9 +80,11 @@ class Workshop:
 
     def unit(self, context: Context, name: str) -> Unit:
         """A unit from a stage's inputs ``data:<unit>``, ``index:<unit>`` and, if declared, ``annotate:<unit>``."""
-        paths = {part: context.inputs.get(f"{part}:{name}") for part in ("data", "index", "annotate")}
+        parts = ("data", "index", "annotate")
+        paths = {part: context.inputs.get(f"{part}:{name}") for part in parts}
         lenders = [self.unit(context, lender) for lender in self.lenders(name)]
-        same = (name, "|".join(map(str, (*paths.values(), *(lender.name for lender in lenders)))))
+        behind = [context.inputs.get(f"{part}:{lender.name}") for lender in lenders for part in parts]
+        same = (name, "|".join(map(str, (*paths.values(), *behind))))
         if same not in self._units:
             data, index = paths["data"], paths["index"]
             assert data is not None
@@ -96,7 +98,7 @@ class Workshop:
                 paths["annotate"],
                 self._opener(context),
                 lenders,
-                self.encoder.tau,
+                temperature=self.encoder.tau,
             )
         return self._units[same]
 

@@ -144,15 +144,15 @@ def heading(table: PaperTable) -> str:
     return table.title + (f" · measured with {with_}" if with_ else "")
 
 
-def caption(table: PaperTable) -> str:
-    """The legend, and what to know."""
+def caption(table: PaperTable, costs: bool = True) -> str:
+    """The legend, and what to know; ``costs`` says whether they are shown as well."""
     synthetic = f"* synthetic data: {', '.join(table.synthetic)}." if table.synthetic else ""
-    return " ".join(part for part in (legend(table), synthetic, *table.notes) if part)
+    return " ".join(part for part in (legend(table, costs), synthetic, *table.notes) if part)
 
 
-def legend(table: PaperTable) -> str:
+def legend(table: PaperTable, costs: bool = True) -> str:
     """How to read the numbers, of the mean and of costs by count only where there are any."""
-    counted = any(name == "at_7b_percent" for _, name in table.costs)
+    counted = costs and any(name == "at_7b_percent" for _, name in table.costs)
     return " ".join([LEGEND, *([LEGEND_MEAN] if MEAN in table.columns else []), *([LEGEND_COUNT] if counted else [])])
 
 
@@ -191,7 +191,7 @@ def latex(table: PaperTable) -> str:
         "% " + table.record.command.replace("\n", " "),
         r"\begin{table}",
         r"\centering",
-        r"\caption{" + _tex(heading(table)) + ". " + _tex(caption(table)) + "}",
+        r"\caption{" + _tex(heading(table)) + ". " + _tex(caption(table, costs=False)) + "}",
         r"\begin{tabular}{ll" + "r" * len(rows) + "}",
         r"\toprule",
         "Task & Dataset & " + " & ".join(_tex(table.rows[row]) for row in rows) + r" \\",

@@ -110,15 +110,17 @@ def scale_ratio(units: Sequence[Mapping[str, Any]]) -> float | None:
         units: Parts of ``selection.json``.
 
     Returns:
-        Operations of selecting and training an epoch over those of training an epoch on everything; None where nothing
-        is known.
+        Operations of selecting and training an epoch over those of training an epoch on everything; None where that is
+        not known, or a model took part that the papers name no size of (a rater).
     """
     size = PAPER_PARAMETERS["expert"]
     selection: list[Work] = []
     part = whole = 0
     for kept in units:
         tokens, selected, pool = (int(kept.get(key, 0)) for key in ("training_tokens", "selected", "pool"))
-        trained = int(kept.get("trained", selected))
+        trained = int(kept.get("trained", 0))
+        if any(step.get("model") not in {"", "proxy", None} for step in kept.get("steps", ())):
+            return None
         if not tokens or not trained:
             continue
         selection += at_scale(work_of(kept.get("steps", ())), PAPER_PARAMETERS)

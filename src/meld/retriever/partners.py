@@ -165,7 +165,7 @@ def assumed_pairs(partners: Partners, most: int) -> tuple[list[tuple[str, str]],
 
 def _spread(items: Sequence[tuple[str, str]], most: int) -> list[tuple[str, str]]:
     """At most ``most`` items at even distances."""
-    return list(items[:: max(1, -(-len(items) // max(1, most)))])
+    return list(items[:: max(1, -(-len(items) // most))]) if most else []
 
 
 def _top(

@@ -31,7 +31,7 @@ from meld.stages.unit import Unit
 from meld.task.ed import CORRECT, ERROR
 from meld.types import Prediction, Query
 
-VERSION = 4
+VERSION = 5
 
 
 def run_llm(

@@ -13,7 +13,7 @@ from meld.seeds import derive
 from meld.stages.base import Context, write_json
 from meld.stages.unit import Unit, save_demonstrations
 
-VERSION = 3
+VERSION = 4
 
 
 def run_annotate(context: Context, unit: Unit, retriever: Retriever) -> None:
@@ -41,7 +41,14 @@ def run_annotate(context: Context, unit: Unit, retriever: Retriever) -> None:
     save_demonstrations(found, context.out / "demonstrations.parquet")
     write_json(
         context.out / "report.json",
-        {"withheld": True, "samples": 0, "lenders": [lender.name for lender in unit.lenders], "corpus": len(corpus)},
+        {
+            "withheld": True,
+            "samples": 0,
+            "lenders": [lender.name for lender in unit.lenders],
+            "corpus": len(corpus),
+            "queries": len(unit.data.test),
+            "with_demonstrations": sum(bool(demonstrations.ids) for demonstrations in found.values()),
+        },
     )
 
 

@@ -27,8 +27,8 @@ from meld.task.em import MATCH, MISMATCH
 from meld.text import normalise
 from meld.types import Query, Sample, Table, UnitData
 
-_ASSUMED = 400
-"""Pairs that are taken for matches where nobody has labelled one."""
+_ASSUMED, _FEWEST = 400, 5
+"""Pairs that are taken for matches where nobody has labelled one: at most, and the fewest of either kind to go by."""
 _REMEMBERED = 20_000
 """Texts that a unit embeds on the way and remembers, as long as it is not told to forget."""
 
@@ -60,7 +60,8 @@ class Unit:
         annotate: Path | None,
         embedder: Callable[[], Embedder],
         lenders: Sequence[Unit] = (),
-        temperature: float = 0.02,
+        *,
+        temperature: float,
     ) -> None:
         self.name = name
         self.temperature = temperature
@@ -70,6 +71,8 @@ class Unit:
         self._data, self._index, self._annotate = data, index, annotate
         self._embedder = embedder
         self._extra: Vectors | None = None
+        # Whose tables and labels fit the prior over pairs: another unit's where this one is that over other tables.
+        self._source = self
         # One prior for queries with, one for queries without what blocking or error detection attaches.
         self._pair_priors: dict[bool, ConditionalLogit] = {}
         self._repair_priors: dict[bool, ConditionalLogit] = {}
@@ -107,6 +110,10 @@ class Unit:
     def sample_by_id(self) -> dict[str, Sample]:
         """Annotated samples by id, lent ones included."""
         return {sample.id: sample for unit in (*self.lenders, self) for sample in unit.samples}
+
+    @cached_property
+    def _has_labels(self) -> bool:
+        return any(sample.provenance == "labelled" for sample in self.samples)
 
     @property
     def _teachers(self) -> tuple[Unit, ...]:
@@ -156,8 +163,9 @@ class Unit:
             self._annotate,
             self._embedder,
             [self],
-            self.temperature,
+            temperature=self.temperature,
         )
+        moved._source = self._source
         moved.data = replace(self.data, tables=dict(tables), pool=(), test=())
         texts = {self.serializer.text(entity) for table in tables.values() for entity in table.rows.values()}
         moved.vectors = Vectors.of(texts, self._embedder())
@@ -262,16 +270,17 @@ class Unit:
 
     def _pair_prior(self, linked: bool) -> ConditionalLogit:
         if linked not in self._pair_priors:
-            self._pair_priors[linked] = self._fit_pair_prior(linked)
+            self._pair_priors[linked] = self._source._fit_pair_prior(linked)
         return self._pair_priors[linked]
 
     def _fit_pair_prior(self, linked: bool) -> ConditionalLogit:
         """Fitted on labelled pairs; *mismatch* has no features, so that the features speak for *match*.
 
-        A unit without samples goes by what its own tables suggest: how far apart matches and mismatches are differs
-        between datasets by more than the suggestion errs. Without two tables other datasets' labels count.
+        Entity matching without a label of its own goes by what its tables suggest: how far apart matches and mismatches
+        are differs between datasets by more than the suggestion errs. Where they suggest nothing, lent labels count.
         """
-        groups, chosen = self._assumed_pairs(linked) if not self.samples else ([], [])
+        assumes = self.task.name == "em" and not self._has_labels
+        groups, chosen = self._assumed_pairs(linked) if assumes else ([], [])
         for teacher in self._teachers if not groups else ():
             labelled = [s for s in teacher.samples if s.provenance == "labelled"]
             chosen += [(self.task.options or ()).index(s.label) for s in labelled]
@@ -281,12 +290,15 @@ class Unit:
     def _assumed_pairs(self, linked: bool) -> tuple[list[NDArray[np.float64]], list[int]]:
         """Evidence for the options of pairs whose label the two tables suggest, and the options that they suggest.
 
-        What the suggestion was read off, the ranks, teaches nothing, or the fit would repeat it and say no more.
+        The ranks teach nothing: with them the fit would repeat what the suggestion was read off. The margin, from which
+        the same follows, stays, as it also says how sure that is.
         """
         if self.partners is None:
             return [], []
         options = list(self.task.options or ())
         matches, mismatches = assumed_pairs(self.partners, _ASSUMED)
+        if min(len(matches), len(mismatches)) < _FEWEST:
+            return [], []
         tables = self.data.tables
         groups, chosen = [], []
         for label, pairs in ((MATCH, matches), (MISMATCH, mismatches)):
@@ -350,13 +362,13 @@ class Unit:
                 Candidates(query.options, tuple(map(float, prior)))
                 for query, prior in zip(queries, evidence, strict=True)
             ]
-        if not self.samples:
+        if not self._has_labels:
             return self._unlabelled(queries)
         vectors = self.query_vectors(queries)
         return [self._values.of(query, vector) for query, vector in zip(queries, vectors, strict=True)]
 
     def _unlabelled(self, queries: Sequence[Query]) -> list[Candidates]:
-        """Candidates where no answer of any question is known (masked settings).
+        """Candidates where no answer of any question is known (withheld labels, or none given).
 
         They are the dataset's own domain, weighed by similarity alone. Without one they are spans of what the query
         itself says, none likelier than another: the longest are the most similar to it, whatever was asked.
