@@ -177,5 +177,7 @@ def test_other_datasets_of_the_task_lend_their_labels(store: Path) -> None:
     assert "annotate:other.em" in plan.node(f"annotate:{EM}").inputs
     assert tuple(plan.workshop.lenders(EM)) == ("other.em",)
     assert tuple(plan.workshop.lenders("other.em")) == ()
+    assert f"{EM} is lent labels by other.em" in plan.notes
     plan = planned(store, other, "datasets.other.name=other", "transfer=cross_task", f"transfer.targets=[{EM}]")
     assert tuple(plan.workshop.lenders(EM)) == ()
+    assert f"{EM} is lent labels by nobody" in plan.notes

@@ -20,6 +20,9 @@ def notes(draft: Draft) -> list[str]:
             f"answered without their own expert, labels and pool: {', '.join(draft.masking.targets)}; "
             f"withheld from every stage: {', '.join(sorted(draft.masking.withheld))}"
         )
+        for target in draft.masking.targets:
+            lenders = draft.lenders.get(target)
+            said.append(f"{target} is lent labels by {', '.join(lenders) if lenders else 'nobody'}")
     mixed = draft.at("refine", draft.experts)
     if draft.joint and mixed:
         return [*said, "expert=joint: one adapter answers everything; router and k play no part"]
