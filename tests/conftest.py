@@ -16,6 +16,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 import numpy as np
 import pytest
+from hypothesis import settings
+
+# What a property is tried with is the same in every run, so that a failure is one for everybody.
+settings.register_profile("fixed", derandomize=True)
+settings.load_profile("fixed")
 
 
 def _data_root() -> tuple[Path | None, str]:

@@ -106,12 +106,16 @@ def _attack(client: Any, words: list[str], examples: int) -> None:
             _check(response)
 
         send(path)
-    # An attack that is always turned away at the door, or never, tests nothing.
-    assert {200, 422} <= seen, seen
+    # An attack that is always turned away at the door tests nothing.
+    assert 422 in seen, seen
 
 
 def test_made_up_bodies(echo: Any, opened: Any) -> None:
-    _attack(opened(echo, rows=2, columns=3, cell_chars=8), [*echo.units, "di", "em", "x", "y"], 150)
+    client = opened(echo, rows=2, columns=3, cell_chars=8)
+    _attack(client, [*echo.units, "di", "em", "x", "y"], 150)
+    # Nor does one on a door that opens for nobody, whatever was sent before.
+    for path, asked in (("predict", {"rows": [{"x": "1"}]}), ("explain", {"row": {"x": "1"}})):
+        assert client.post(f"/v1/{path}", json={"unit": "a.di", **asked}).status_code == 200
 
 
 @pytest.mark.slow
