@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from meld.config.validate import FIGURES
 from meld.errors import DataError
 from meld.report.figures import _merged, draw, drawings
 from meld.report.paper import Column, PaperTable, paper_table
-from meld.report.paper_text import frame, latex, markdown, rich_table
+from meld.report.paper_text import costs_table, frame, latex, markdown, rich_table
 from meld.report.record import SweepRecord, read_record, write_job, write_record
 from meld.report.results import Cost, rows_of, write_costs, write_json, write_results
 from meld.report.status import has_failed
@@ -151,6 +152,11 @@ def test_what_a_selection_would_cost_at_the_papers_size_is_shown_and_explained(s
     shown = markdown(_table(sweep))
     assert "by count at 7B, %" in shown
     assert "By count: operations" in shown
+    # Seven costs fit eighty columns: no head is cut.
+    written = io.StringIO()
+    Console(width=80, file=written).print(costs_table(_table(sweep)))
+    assert "questions" in written.getvalue()
+    assert "…" not in written.getvalue()
 
 
 def test_one_seed_keeps_the_interval_of_its_queries_and_no_pair_is_made_without_predictions(tmp_path: Path) -> None:

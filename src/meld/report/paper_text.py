@@ -114,10 +114,11 @@ def rich_table(table: PaperTable) -> Group:
 def costs_table(table: PaperTable) -> Table:
     """What each row costs, over all its units, beside what the papers print."""
     names = cost_names(table)
-    shown = Table(title=Text("Costs, mean over seeds"), title_style="bold")
+    shown = Table(title=Text("Costs, mean over seeds"), title_style="bold", padding=(0, 0, 0, 1))
     shown.add_column("row", overflow="fold")
     for name in names:
-        shown.add_column(COSTS[name], justify="right")
+        # Where it is narrow (eighty columns are enough) the names of rows are folded, and no word of a head is cut.
+        shown.add_column(COSTS[name], justify="right", min_width=max(map(len, COSTS[name].split())))
     for row, label in table.rows.items():
         cells = [cost_cell(table, row, name) for name in names]
         if any(cells):
