@@ -117,8 +117,8 @@ def costs_table(table: PaperTable) -> Table:
     shown = Table(title=Text("Costs, mean over seeds"), title_style="bold", padding=(0, 0, 0, 1))
     shown.add_column("row", overflow="fold")
     for name in names:
-        # Where it is narrow (eighty columns are enough) the names of rows are folded, and no word of a head is cut.
-        shown.add_column(COSTS[name], justify="right", min_width=max(map(len, COSTS[name].split())))
+        # A word a line, so that eighty columns are enough.
+        shown.add_column(COSTS[name].replace(" ", "\n"), justify="right")
     for row, label in table.rows.items():
         cells = [cost_cell(table, row, name) for name in names]
         if any(cells):
