@@ -146,7 +146,8 @@ class Partners:
 def assumed_pairs(partners: Partners, most: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """What can be taken for matches and for mismatches where nobody has labelled a pair, as ``(left, right)``.
 
-    Mutual nearest neighbours stand for matches; near ones that are behind somebody else for mismatches, twice as many.
+    Mutual nearest neighbours stand for matches; near ones that are behind somebody else for mismatches, at most twice
+    as many.
 
     Args:
         partners: Nearest neighbours across the two tables.
